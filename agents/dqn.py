@@ -1,0 +1,75 @@
+"""Deep Q-learning (arXiv:1312.5602) and, by preset alone, its descendants.
+
+    y = r + gamma * max_a Q_target(s', a)                     loss = huber(Q(s, a) - y)
+    y = r + gamma * Q_target(s', argmax_a Q(s', a))           with `double` (arXiv:1509.06461)
+
+Dueling values are a head; prioritised and n-step replay are settings of the memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from coach.architectures.network import Network
+from coach.architectures.target import Target
+from coach.core.agent import Action, Agent, Loss, objective
+from coach.core.batch import Batch, State
+from coach.core.context import Context
+from coach.core.exploration import Exploration
+from coach.core.registry import register
+from coach.core.schema import Count, Fraction
+from coach.core.spec import Spec
+from coach.explorations.epsilon_greedy import EpsilonGreedy
+
+
+@register("agent", "dqn")
+class DQN(Agent):
+    """Off-policy value learning for discrete actions (arXiv:1312.5602).
+
+    Args:
+        network: needs a head called q that provides values; left out, an mlp or nature_cnn with
+            the plain q head.
+        exploration: reads values.
+        double: the online network chooses the next action, the target network values it.
+        target_every: updates between two steps of the target network.
+        target_tau: share of the online weights that the target takes at each step; 1 copies.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        network: Network | None = None,
+        exploration: Exploration | None = None,
+        double: bool = True,
+        target_every: Count = 1_000,
+        target_tau: Fraction = 1.0,
+    ) -> None:
+        super().__init__(spec)
+        spec.num_actions("agent dqn")
+        self.online = (network or Network(spec, heads={"q": "q"})).require("dqn", q="values")
+        self.target = Target(self.online, every=target_every, tau=target_tau)
+        self.exploration = (exploration or EpsilonGreedy()).require("dqn", "values")
+        self.double = double
+
+    @property
+    def policy(self) -> Network:
+        return self.online
+
+    def act(self, obs: Any, state: State, ctx: Context) -> Action:
+        outputs = self.online(obs, state)
+        return Action(self.exploration(outputs.q, ctx), outputs.state)
+
+    @objective(minimises="online")
+    def temporal_difference(self, batch: Batch) -> Loss:
+        now = self.online(batch.obs).q
+        with torch.no_grad():
+            later = self.target(batch.next_obs).q
+            chooser = self.online(batch.next_obs).q if self.double else later
+            best = chooser.mean.argmax(-1)  # [B]
+        loss, surprise = now.td_loss(batch.action, batch.reward, batch.discount, later, best)
+        metrics = {"q/mean": now.mean.detach().mean(), "q/td_error": surprise.mean()}
+        return Loss(loss, priority=surprise, metrics=metrics)
+
+    def after_update(self) -> None:
+        self.target.track(self.online)

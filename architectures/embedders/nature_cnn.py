@@ -1,0 +1,46 @@
+"""The convolutional network of the Nature DQN paper."""
+
+from __future__ import annotations
+
+import torch
+from coach.architectures.activations import Initializer, initialized
+from coach.architectures.embedder import Embedder
+from coach.architectures.images import ImageReader, flat_output
+from coach.core.registry import register
+from coach.core.schema import Count
+from gymnasium import spaces
+from torch import Tensor, nn
+
+
+@register("embedder", "nature_cnn")
+class NatureCNN(Embedder):
+    """Three convolutions and a dense layer (Mnih et al., 2015, doi:10.1038/nature14236).
+
+    Args:
+        width: width of the dense layer.
+        init: "default" is torch's own, "orthogonal" what PPO implementations use.
+    """
+
+    def __init__(
+        self, space: spaces.Space, width: Count = 512, init: Initializer = "default"
+    ) -> None:
+        super().__init__()
+        self.read = ImageReader(space, "nature_cnn")
+        convolutions = nn.Sequential(
+            initialized(nn.Conv2d(self.read.size[0], 32, 8, 4), init),
+            nn.ReLU(),
+            initialized(nn.Conv2d(32, 64, 4, 2), init),
+            nn.ReLU(),
+            initialized(nn.Conv2d(64, 64, 3, 1), init),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        inputs = flat_output(convolutions, self.read.size, "nature_cnn")
+        self.layers = nn.Sequential(
+            *convolutions, initialized(nn.Linear(inputs, width), init), nn.ReLU()
+        ).to(memory_format=torch.channels_last)
+        self.features = width
+
+    def forward(self, obs: Tensor) -> Tensor:
+        features: Tensor = self.layers(self.read(obs))
+        return features

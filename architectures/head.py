@@ -1,0 +1,23 @@
+"""The head contract: features to a typed output that knows its own maths."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    """Maps features ``[B, features]`` to an output.
+
+    Constructors take ``features`` and ``spec`` (injected) and their own settings.
+    ``provides`` names the kind of output, so that agents and explorations can be checked against
+    it before a run starts: "values", "distribution", "action_values", "value" or "action".
+    """
+
+    kind: ClassVar[str] = "head"
+    provides: ClassVar[str]
+
+    def forward(self, features: Tensor) -> Any:
+        """Features ``[B, features]`` to this head's output."""
+        raise TypeError(f"{type(self).__name__} must define `forward`")

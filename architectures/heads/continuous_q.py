@@ -1,0 +1,70 @@
+"""Values of continuous actions, an ensemble of them in one product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from coach.architectures.activations import Activation, activation_layer
+from coach.architectures.head import Head
+from coach.core.registry import register
+from coach.core.schema import Count
+from coach.core.spec import Spec
+from gymnasium import spaces
+from torch import Tensor, nn
+
+
+class EnsembleLinear(nn.Module):
+    """``E`` independent linear layers as one batched product: ``[E, B, in]`` to ``[E, B, out]``."""
+
+    def __init__(self, size: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)  # the bound of nn.Linear's own initialisation
+        self.weight = nn.Parameter(torch.empty(size, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(size, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, inputs, self.weight)
+
+
+@register("head", "continuous_q")
+class ContinuousQ(Head):
+    """``Q(features, action)`` of ``ensemble`` independent networks.
+
+    Its output is a function of the action, ``[B, D]`` to ``[ensemble, B]``.
+
+    Args:
+        hidden: widths of the hidden layers.
+        ensemble: number of networks (2: the twin critics of arXiv:1802.09477).
+        activation: of the hidden layers.
+    """
+
+    provides = "action_values"
+
+    def __init__(
+        self,
+        features: int,
+        spec: Spec,
+        hidden: list[Count] = [256, 256],  # noqa: B006 (a schema default, never changed)
+        ensemble: Count = 2,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        spec.require_action("head continuous_q", spaces.Box)
+        inputs = features + int(np.prod(spec.action.shape or ()))
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers += [EnsembleLinear(ensemble, inputs, width), activation_layer(activation)]
+            inputs = width
+        self.layers = nn.Sequential(*layers, EnsembleLinear(ensemble, inputs, 1))
+        self.ensemble = ensemble
+
+    def forward(self, features: Tensor) -> Callable[[Tensor], Tensor]:
+        def values(action: Tensor) -> Tensor:
+            inputs = torch.cat([features, action], -1)  # [B, F + D]
+            every: Tensor = self.layers(inputs.expand(self.ensemble, *inputs.shape))
+            return every.squeeze(-1)  # [E, B]
+
+        return values

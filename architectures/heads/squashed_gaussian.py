@@ -1,0 +1,40 @@
+"""Gaussian policy squashed into the action bounds."""
+
+from __future__ import annotations
+
+import torch
+from coach.architectures.head import Head
+from coach.core.registry import register
+from coach.core.spec import Spec
+from coach.functional.distributions import SquashedGaussian
+from torch import Tensor, nn
+
+
+@register("head", "squashed_gaussian")
+class SquashedGaussianPolicy(Head):
+    """The policy of soft actor-critic (arXiv:1812.05905, appendix C).
+
+    Args:
+        log_std_min: lower bound of the log standard deviation before squashing.
+        log_std_max: upper bound.
+    """
+
+    provides = "distribution"
+    center: Tensor
+    half_range: Tensor
+
+    def __init__(
+        self, features: int, spec: Spec, log_std_min: float = -20.0, log_std_max: float = 2.0
+    ) -> None:
+        super().__init__()
+        low, high = spec.bounds("head squashed_gaussian")
+        self.size = low.numel()
+        self.out = nn.Linear(features, 2 * self.size)
+        self.limits = (log_std_min, log_std_max)
+        self.register_buffer("center", (high + low) / 2, persistent=False)
+        self.register_buffer("half_range", (high - low) / 2, persistent=False)
+
+    def forward(self, features: Tensor) -> SquashedGaussian:
+        mean, log_std = self.out(features).split(self.size, -1)  # [B, D] each
+        log_std = torch.clamp(log_std, *self.limits)
+        return SquashedGaussian(mean, log_std, self.center, self.half_range)

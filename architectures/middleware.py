@@ -1,0 +1,27 @@
+"""The middleware contract: what stands between the embedders and the heads."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from coach.core.batch import State
+from torch import Tensor, nn
+
+
+class Middleware(nn.Module):
+    """Maps merged features to features, possibly carrying a recurrent state.
+
+    Constructors take ``features`` (injected: the width that comes in) and their own settings,
+    and set ``outputs``.
+    """
+
+    kind: ClassVar[str] = "middleware"
+    outputs: int
+
+    def forward(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, features]`` and the state before, to ``[B, outputs]`` and the state after."""
+        raise TypeError(f"{type(self).__name__} must define `forward`")
+
+    def initial_state(self, num_envs: int) -> State:  # noqa: ARG002 (part of the contract)
+        """State at the start of an episode; ``None`` for feed-forward middleware."""
+        return None

@@ -1,0 +1,113 @@
+"""Running statistics as buffers: they travel with the weights and are saved with them."""
+
+from __future__ import annotations
+
+import torch
+from coach.core.batch import Batch
+from torch import Tensor, nn
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of a stream, merged batch by batch (Chan et al., 1983).
+
+    Args:
+        shape: shape of one item.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def update(self, items: Tensor) -> None:
+        """Take in ``[M, *shape]`` items."""
+        items = items.double()
+        size = items.shape[0]
+        mean, var = items.mean(0), items.var(0, correction=0)
+        total = self.count + size
+        delta = mean - self.mean
+        spread = self.var * self.count + var * size + delta.square() * self.count * size / total
+        self.mean.add_(delta * (size / total))
+        self.var.copy_(spread / total)
+        self.count.copy_(total)
+
+
+class ObservationNormalizer(nn.Module):
+    """Scales one observation key to zero mean and unit variance, clipped.
+
+    Args:
+        key: path into a Dict observation; empty for the whole observation.
+        shape: shape of one observation.
+        clip: largest magnitude handed on.
+    """
+
+    def __init__(self, key: tuple[str, ...], shape: tuple[int, ...], clip: float = 10.0) -> None:
+        super().__init__()
+        self.key, self.clip, self.dims = key, clip, len(shape)
+        self.moments = RunningMoments(shape)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        centred = obs.float() - self.moments.mean.float()
+        scaled = centred * (self.moments.var.float() + 1e-8).rsqrt()
+        return scaled.clamp(-self.clip, self.clip)
+
+    def refresh(self, fragment: Batch) -> None:
+        """Take in a fragment's observations."""
+        obs = fragment.obs
+        for name in self.key:
+            obs = obs[name]
+        self.moments.update(obs.flatten(0, obs.dim() - self.dims - 1).to(self.moments.mean.device))
+
+
+class RewardScale(nn.Module):
+    """Divides rewards by the standard deviation of the running discounted return.
+
+    The mean is left alone: shifting rewards would change what an agent is asked to do.
+    Source: Engstrom et al. (2020), arXiv:2005.12729, algorithm 1.
+
+    Args:
+        gamma: discount of the running return.
+        clip: largest magnitude handed on.
+    """
+
+    running: Tensor
+
+    def __init__(self, gamma: float = 0.99, clip: float = 10.0) -> None:
+        super().__init__()
+        self.gamma, self.clip = gamma, clip
+        self.moments = RunningMoments(())
+        self.register_buffer("running", torch.zeros(0, dtype=torch.float64))
+
+    def forward(self, reward: Tensor) -> Tensor:
+        scaled = reward * (self.moments.var.float() + 1e-8).rsqrt()
+        return scaled.clamp(-self.clip, self.clip)
+
+    def refresh(self, fragment: Batch) -> None:
+        """Follow every environment's discounted return through a fragment ``[T, N]``."""
+        reward = fragment.reward.to(self.running.device)
+        num_envs = reward.shape[1]
+        ids = fragment.env_ids if fragment.env_ids is not None else torch.arange(num_envs)
+        ids = ids.to(reward.device)
+        missing = int(ids.max()) + 1 - self.running.shape[0]
+        if missing > 0:
+            self.running = torch.cat([self.running, self.running.new_zeros(missing)])
+        running, seen = self.running[ids], []
+        for now, ended in zip(reward, fragment.boundary.to(reward.device)):
+            running = running * self.gamma + now
+            seen.append(running)
+            running = running * ~ended
+        self.running[ids] = running
+        self.moments.update(torch.stack(seen).flatten())
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
+        saved = state_dict.get(f"{prefix}running")
+        if saved is not None:
+            self.running = self.running.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]

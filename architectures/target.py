@@ -1,0 +1,59 @@
+"""Slowly moving copies of networks."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from coach.core.errors import SettingError
+from torch import Tensor, nn
+
+
+class Target(nn.Module):
+    """A copy of a network that follows it, by copying now and then or by averaging.
+
+    Args:
+        online: the network to follow.
+        every: updates between two steps of the copy.
+        tau: share of the online weights taken at each step; 1 copies.
+    """
+
+    def __init__(self, online: nn.Module, every: int = 1, tau: float = 1.0) -> None:
+        super().__init__()
+        if every < 1 or not 0 < tau <= 1:
+            raise SettingError(
+                "agent", f"a target needs every >= 1 and 0 < tau <= 1, got {every} and {tau}"
+            )
+        self.network = copy.deepcopy(online).requires_grad_(False)
+        self.every, self.tau, self.updates = every, tau, 0
+
+    def forward(self, *args: Any) -> Any:
+        return self.network(*args)
+
+    @torch.no_grad()
+    def track(self, online: nn.Module) -> None:
+        """Count one update of ``online``; move towards it when it is time.
+
+        Buffers, such as running statistics, are always copied.
+        """
+        self.updates += 1
+        if self.updates % self.every:
+            return
+        mine, theirs = list(self.network.parameters()), list(online.parameters())
+        if self.tau == 1.0:
+            torch._foreach_copy_(mine, theirs)
+        else:
+            torch._foreach_lerp_(mine, theirs, self.tau)
+        for buffer, source in zip(self.network.buffers(), online.buffers()):
+            if buffer.shape != source.shape:
+                buffer.resize_(source.shape)
+            buffer.copy_(source)
+
+    def get_extra_state(self) -> Tensor:
+        """The update count, saved with the weights."""
+        return torch.tensor(self.updates)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the update count."""
+        self.updates = int(state)

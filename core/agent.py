@@ -1,0 +1,147 @@
+"""The agent contract: how to act, and what to minimise. Nothing else.
+
+An agent never sees an environment, a memory, a clock, a process, an optimiser or a logger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from coach.core.batch import Batch, State
+from coach.core.context import Context
+from coach.core.spec import Spec
+from torch import Tensor, nn
+
+F = TypeVar("F", bound=Callable[..., "Loss"])
+
+
+@dataclass
+class Action:
+    """What `Agent.act` returns.
+
+    Args:
+        action: ``[N, ...]`` as the agent's distribution produced it.
+        state: recurrent state after this step; ``None`` for feed-forward agents.
+        extras: ``[N, ...]`` tensors to be stored with the transition.
+    """
+
+    action: Tensor
+    state: State = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Loss:
+    """What an objective returns.
+
+    Args:
+        value: ``[B]`` loss per row; the learner takes the importance-weighted mean.
+        priority: ``[B]`` new priorities for the memory (detached), if the objective sets them.
+        metrics: scalars to log; they stay tensors until the log interval.
+    """
+
+    value: Tensor
+    priority: Tensor | None = None
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A method of an agent that the learner minimises.
+
+    Args:
+        name: the method's name.
+        minimises: attributes of the agent (modules or parameters) that its gradient may move.
+        every: how many updates pass between two steps of this objective.
+    """
+
+    name: str
+    minimises: tuple[str, ...]
+    every: int = 1
+
+
+def objective(minimises: str | tuple[str, ...], every: int = 1) -> Callable[[F], F]:
+    """Mark a method ``(batch) -> Loss`` as an objective.
+
+    Args:
+        minimises: name(s) of the agent's modules or parameters that it trains; gradients are
+            computed for these only.
+        every: take the step in one of so many updates (TD3's delayed actor: 2).
+    """
+    names = (minimises,) if isinstance(minimises, str) else tuple(minimises)
+
+    def mark(method: F) -> F:
+        method.objective = Objective(method.__name__, names, every)  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+class Agent(nn.Module):
+    """Decides how to act and what to minimise; see docs/own-agent.md.
+
+    Subclasses set ``policy``, implement ``act`` and mark one or more methods with `objective`.
+    """
+
+    kind: ClassVar[str] = "agent"
+    #: How far acting weights may lag behind the learner; ``None`` is no limit, 0 is on-policy only.
+    max_policy_lag: ClassVar[int | None] = None
+    #: Kinds of memory (`Memory.order`) that the objectives can learn from.
+    learns_from: ClassVar[tuple[str, ...]] = ("replay",)
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        #: Random stream of the objectives; the learner seeds and checkpoints it.
+        self.rng = torch.Generator()
+
+    @property
+    def policy(self) -> nn.Module:
+        """The module that acting reads, and all that is broadcast to actors."""
+        raise TypeError(f"{type(self).__name__} must define the property `policy`")
+
+    def act(self, obs: Any, state: State, ctx: Context) -> Action:
+        """Choose actions for ``N`` environments; called without autograd."""
+        raise TypeError(f"{type(self).__name__} must define `act`")
+
+    def initial_state(self, num_envs: int) -> State:
+        """Recurrent state at the start of an episode, with leading dimension ``num_envs``."""
+        initial = getattr(self.policy, "initial_state", None)
+        return initial(num_envs) if initial is not None else None
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Turn what the memory holds into what the objectives read (advantages and the like).
+
+        The default scales rewards where the policy network keeps reward statistics.
+        """
+        scale = getattr(self.policy, "reward_scale", None)
+        return batch if scale is None else replace(batch, reward=scale(batch.reward))
+
+    def observe(self, fragment: Batch) -> None:
+        """See a fragment once, after its updates: running statistics are refreshed here."""
+        with torch.no_grad():
+            for module in self.modules():
+                refresh = getattr(module, "refresh", None)
+                if refresh is not None:
+                    refresh(fragment)
+
+    def after_update(self) -> None:
+        """Called after each update; target networks are tracked here."""
+
+    def monitor(self, step: int) -> dict[str, float]:
+        """Scalars that depend on the step alone, such as the exploration rate."""
+        exploration = getattr(self, "exploration", None)
+        return exploration.monitor(step) if exploration is not None else {}
+
+    @classmethod
+    def objectives(cls) -> list[Objective]:
+        """The marked methods, base classes first, in the order they are written."""
+        found: dict[str, Objective] = {}
+        for base in reversed(cls.__mro__):
+            for name, member in vars(base).items():
+                if hasattr(member, "objective"):
+                    found[name] = member.objective
+        return list(found.values())

@@ -1,0 +1,122 @@
+"""The one value that experience travels in, from the environments to the objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+#: An observation: a tensor, or a (nested) dict of tensors for Dict spaces.
+Obs: TypeAlias = "Tensor | dict[str, Obs]"
+#: Recurrent state carried from step to step; ``None`` for feed-forward networks.
+State: TypeAlias = "Tensor | dict[str, State] | None"
+
+
+def map_tree(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """Apply ``function`` leaf by leaf over (nested) dicts of the same structure; ``None`` stays."""
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {
+            key: map_tree(function, value, *(other[key] for other in others))
+            for key, value in tree.items()
+        }
+    return function(tree, *others)
+
+
+def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of a (nested) dict with their dotted paths, in insertion order."""
+    if isinstance(tree, dict):
+        return [
+            leaf
+            for key, value in tree.items()
+            for leaf in leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [] if tree is None else [(prefix, tree)]
+
+
+def rebuild(like: Any, flat: dict[str, Any], prefix: str = "") -> Any:
+    """The inverse of `leaves`: a tree shaped as ``like`` with values from dotted paths."""
+    if isinstance(like, dict):
+        return {
+            key: rebuild(value, flat, f"{prefix}.{key}" if prefix else str(key))
+            for key, value in like.items()
+        }
+    return flat[prefix]
+
+
+@dataclass
+class Batch:
+    """Transitions. A *fragment* is time-major ``[T, N]``, a *minibatch* ``[B]`` or ``[T, B]``.
+
+    Args:
+        obs: observation the action was chosen from.
+        action: action as the agent produced it (before clipping to the space).
+        reward: float32; an n-step return once the memory has formed it.
+        discount: ``gamma**n * (1 - terminated)``: what the value of ``next_obs`` counts for. In a
+            fragment fresh from the environments gamma is still 1: the memory applies it.
+        next_obs: the true final observation at a boundary, never that of the following reset.
+        boundary: bool; the episode ended here, terminated or truncated.
+        weight: importance weight of each row in the loss; ``None`` means 1.
+        extras: what the agent recorded while acting (log-probabilities, values) or prepared.
+        version: learner version the actions were chosen under; -1 where it does not apply.
+        env_ids: ``[N]`` global ids of the environments of a fragment.
+        index: ``[B]`` where the rows live in the memory; owned by the memory.
+    """
+
+    obs: Any
+    action: Tensor
+    reward: Tensor
+    discount: Tensor
+    next_obs: Any
+    boundary: Tensor
+    weight: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    version: int = -1
+    env_ids: Tensor | None = None
+    index: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply ``function`` to every tensor that has one entry per transition."""
+        changed = {
+            item.name: map_tree(function, getattr(self, item.name))
+            for item in fields(self)
+            if item.name not in ("version", "env_ids")
+        }
+        return replace(self, **changed)
+
+    def __getitem__(self, index: Any) -> Batch:
+        return self.map(lambda tensor: tensor[index])
+
+    def __len__(self) -> int:
+        return int(self.reward.shape[0])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on ``device``; costs nothing where it is there already."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def flatten(self) -> Batch:
+        """Merge time and environment: ``[T, N, ...]`` becomes ``[T * N, ...]``."""
+        return self.map(lambda tensor: tensor.flatten(0, 1))
+
+    @staticmethod
+    def stack(batches: Sequence[Batch], dim: int = 0) -> Batch:
+        """Stack equally shaped batches along a new dimension."""
+        first = batches[0]
+        changed = {
+            item.name: map_tree(
+                lambda *tensors: torch.stack(tensors, dim),
+                *(getattr(batch, item.name) for batch in batches),
+            )
+            for item in fields(first)
+            if item.name not in ("version", "env_ids")
+        }
+        return replace(first, **changed)
+
+    @property
+    def steps(self) -> int:
+        """Number of transitions."""
+        return self.reward.numel()

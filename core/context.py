@@ -1,0 +1,43 @@
+"""What acting may know beside the observation: the step, the random stream, who acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Context:
+    """Handed to `Agent.act` and to explorations.
+
+    Args:
+        step: environment steps taken by the whole run so far; schedules read it.
+        rng: the actor's random stream; the only source of randomness while acting.
+        env_ids: ``[N]`` global ids of the environments acted in.
+        explore: True while training, False while evaluating.
+    """
+
+    step: int
+    rng: torch.Generator
+    env_ids: Tensor
+    explore: bool = True
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers from [0, 1)."""
+        return torch.rand(shape, generator=self.rng, device=self.rng.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=self.rng, device=self.rng.device)
+
+    def categorical(self, logits: Tensor) -> Tensor:
+        """Sample an index over the last dimension; the most probable one while evaluating.
+
+        Uses the Gumbel-max trick: one pass, no normalisation.
+        """
+        if not self.explore:
+            return logits.argmax(-1)
+        noise = torch.empty_like(logits).exponential_(generator=self.rng).log_()
+        return (logits - noise).argmax(-1)

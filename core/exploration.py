@@ -1,0 +1,49 @@
+"""The exploration contract: from what a network says to what is done."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from coach.core.context import Context
+from coach.core.errors import SettingError
+from torch import Tensor
+
+
+class Exploration(ABC):
+    """Chooses actions from a head's output.
+
+    ``consumes`` lists the kinds of output (`Head.provides`) it can read: "values" (``[B, A]``),
+    "distribution" or "action" (``[B, D]``). It keeps no counters: schedules read ``ctx.step``.
+    While evaluating (``ctx.explore`` is False) it acts greedily unless its settings say otherwise.
+    """
+
+    kind: ClassVar[str] = "exploration"
+    consumes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def __call__(self, output: Any, ctx: Context) -> Tensor:
+        """The action of each row."""
+
+    def monitor(self, step: int) -> dict[str, float]:  # noqa: ARG002 (part of the contract)
+        """Scalars worth logging at ``step``, such as epsilon."""
+        return {}
+
+    def require(self, owner: str, provides: str) -> Exploration:
+        """Check that it can read what ``owner`` provides; returns the exploration.
+
+        Raises:
+            SettingError: it cannot.
+        """
+        if provides not in self.accepts():
+            raise SettingError(
+                "agent.exploration",
+                f"'{getattr(self, 'registered_name', type(self).__name__)}' reads "
+                f"{' or '.join(self.accepts())}, but {owner} provides {provides}",
+                "`coach list explorations` shows what each reads.",
+            )
+        return self
+
+    def accepts(self) -> tuple[str, ...]:
+        """What it can read; differs from ``consumes`` where it hands over to another one."""
+        return self.consumes

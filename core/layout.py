@@ -1,0 +1,94 @@
+"""How observations and actions of a spec lie in memory: one place decides shapes and types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from coach.core.batch import leaves
+from coach.core.errors import SettingError
+from coach.core.spec import Spec
+from gymnasium import spaces
+
+
+def observation_layout(space: spaces.Space) -> Any:
+    """A tree of ``(shape, dtype)`` like the observation; float64 is stored as float32.
+
+    Raises:
+        SettingError: the space cannot be stored as arrays.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: observation_layout(inner) for key, inner in space.spaces.items()}
+    if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        dtype = np.dtype(space.dtype)
+        return tuple(space.shape or ()), torch_dtype(dtype)
+    raise SettingError(
+        "environment",
+        f"observations of type {type(space).__name__} are not supported",
+        "Use Box, Discrete, MultiDiscrete, MultiBinary or Dict observations, for instance through "
+        "Gymnasium's FlattenObservation: environment.wrappers: [FlattenObservation].",
+    )
+
+
+def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """The stored type of a NumPy type: floats as float32, small integers as they are."""
+    if dtype.kind == "f":
+        return torch.float32
+    if dtype in (np.dtype(np.uint8), np.dtype(np.int8), np.dtype(bool)):
+        return torch.from_numpy(np.zeros(1, dtype)).dtype
+    return torch.int64
+
+
+def action_layout(space: spaces.Space) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and type of an agent's action: a number for Discrete, else a flat vector."""
+    if isinstance(space, spaces.Discrete):
+        return (), torch.int64
+    size = int(np.prod(space.shape or ()))
+    return (size,), torch.float32 if isinstance(space, spaces.Box) else torch.int64
+
+
+def allocate(layout: Any, *lead: int) -> Any:
+    """Zeroed tensors for a layout with leading dimensions ``lead``.
+
+    Memory comes from torch, hence aligned to 64 bytes: kernels may round differently on arrays
+    that start elsewhere, which would spoil exact resume.
+    """
+    if isinstance(layout, dict):
+        return {key: allocate(inner, *lead) for key, inner in layout.items()}
+    shape, dtype = layout
+    return torch.zeros(*lead, *shape, dtype=dtype)
+
+
+def row_bytes(layout: Any) -> int:
+    """Bytes of one entry of a layout."""
+    if isinstance(layout, dict):
+        return sum(row_bytes(inner) for inner in layout.values())
+    shape, dtype = layout
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def transition_bytes(spec: Spec) -> int:
+    """Bytes of one stored transition: observation, action, reward, two flags."""
+    return row_bytes(observation_layout(spec.observation)) + row_bytes(action_layout(spec.action))
+
+
+def as_numpy(tree: Any) -> Any:
+    """NumPy views of a tree of CPU tensors."""
+    if isinstance(tree, dict):
+        return {key: as_numpy(value) for key, value in tree.items()}
+    return tree.numpy()
+
+
+def assign(target: Any, index: Any, source: Any) -> None:
+    """``target[index] = source``, leaf by leaf."""
+    if isinstance(target, dict):
+        for key, value in target.items():
+            assign(value, index, source[key])
+    else:
+        target[index] = source
+
+
+def named_leaves(tree: Any, prefix: str) -> dict[str, Any]:
+    """Leaves of a tree under flat names ``prefix`` or ``prefix.key``."""
+    return {f"{prefix}.{path}" if path else prefix: leaf for path, leaf in leaves(tree)}

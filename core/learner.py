@@ -1,0 +1,175 @@
+"""Runs an agent's objectives: losses, gradients, clipping, steps. Owns optimisers and version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from coach.core.agent import Agent, Loss, Objective
+from coach.core.apply import Apply, Local
+from coach.core.batch import Batch
+from coach.core.errors import SettingError, nearest
+from coach.core.flat import FlatParameters
+from coach.core.optimizer import Optimizer
+from torch import Tensor, nn
+
+
+@dataclass
+class Update:
+    """What one update brought.
+
+    Args:
+        priority: ``[B]`` new priorities for the memory, if an objective set them.
+        metrics: scalar tensors by name.
+    """
+
+    priority: Tensor | None
+    metrics: dict[str, Tensor]
+
+
+class Learner:
+    """Minimises an agent's objectives, in their order and cadence.
+
+    The parameters that an objective names are moved into one flat vector per name, each with an
+    optimiser of its own. Gradients are taken with respect to these only.
+
+    Args:
+        agent: on the device where it shall learn.
+        optimizer: settings for every module.
+        overrides: settings for some modules, by the names that objectives minimise.
+        apply: what becomes of gradients.
+        seed: of the objectives' random stream.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        optimizer: Optimizer,
+        overrides: Mapping[str, Optimizer] | None = None,
+        apply: Apply | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.agent, self.apply = agent, apply or Local()
+        self.objectives: list[Objective] = agent.objectives()
+        if not self.objectives:
+            raise SettingError(
+                "agent",
+                f"{type(agent).__name__} has no objective",
+                "Mark a method that returns a Loss with @objective(minimises=...).",
+            )
+        names = list(dict.fromkeys(n for o in self.objectives for n in o.minimises))
+        for name in overrides or {}:
+            if name not in names:
+                raise SettingError(
+                    f"optimizers.{name}", f"no objective minimises '{name}'", nearest(name, names)
+                )
+        self.groups = _groups(agent, names)
+        self.trained = {
+            goal.name: [name for name in goal.minimises if name in self.groups]
+            for goal in self.objectives
+        }
+        self.settings = {name: (overrides or {}).get(name, optimizer) for name in self.groups}
+        self.optimizers = {
+            name: self.settings[name].build(group.vector) for name, group in self.groups.items()
+        }
+        self.device = next(iter(self.groups.values())).vector.device
+        agent.rng = torch.Generator(self.device).manual_seed(seed)
+        self.version = 0
+
+    def prepare(self, batch: Batch) -> Batch:
+        """What the memory passes every batch through: to the device, then the agent's own."""
+        with torch.no_grad():
+            return self.agent.prepare(batch.to(self.device, non_blocking=True))
+
+    def step(self, batch: Batch, env_steps: int) -> Update:
+        """One update on a minibatch; learning rates are those of ``env_steps``."""
+        priority: Tensor | None = None
+        metrics: dict[str, Tensor] = {}
+        for goal in self.objectives:
+            if self.version % goal.every:
+                continue
+            loss: Loss = getattr(self.agent, goal.name)(batch)
+            value = loss.value if batch.weight is None else loss.value * batch.weight
+            value = value.mean()
+            metrics[f"loss/{goal.name}"] = value.detach()
+            metrics |= self._descend(goal, value, env_steps)
+            metrics |= {name: metric.detach() for name, metric in loss.metrics.items()}
+            priority = loss.priority if loss.priority is not None else priority
+        self.version += 1
+        self.agent.after_update()
+        return Update(priority, metrics)
+
+    def learning_rates(self, env_steps: int) -> dict[str, float]:
+        """Learning rate of every module at a step."""
+        return {name: settings.lr(env_steps) for name, settings in self.settings.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimisers, version and random stream, as tensors and JSON values."""
+        state: dict[str, Any] = {"version": self.version, "rng": self.agent.rng.get_state()}
+        state |= {f"agent.{name}": value for name, value in self.agent.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for key, value in optimizer.state_dict()["state"].get(0, {}).items():
+                state[f"optimizer.{name}.{key}"] = value
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.version = state["version"]
+        self.agent.rng.set_state(state["rng"].cpu())
+        prefix = "agent."
+        weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        self.agent.load_state_dict(weights)
+        for name, optimizer in self.optimizers.items():
+            prefix = f"optimizer.{name}."
+            slots = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+            whole = optimizer.state_dict()
+            whole["state"] = {0: slots} if slots else {}
+            optimizer.load_state_dict(whole)
+
+    def _descend(self, goal: Objective, value: Tensor, env_steps: int) -> dict[str, Tensor]:
+        names = self.trained[goal.name]
+        groups = [self.groups[name] for name in names]
+        parameters = [p for group in groups for p in group.parameters]
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        norms, begin = {}, 0
+        for name, group in zip(names, groups):
+            end = begin + len(group.parameters)
+            group.set_gradients(gradients[begin:end])
+            begin = end
+            optimizer = self.optimizers[name]
+            norms[f"grad_norm/{name}"] = group.clip(self.settings[name].max_grad_norm)
+            optimizer.param_groups[0]["lr"] = self.settings[name].lr(env_steps)
+            self.apply(optimizer, group)
+        return norms
+
+
+def _groups(agent: Agent, names: list[str]) -> dict[str, FlatParameters]:
+    groups: dict[str, FlatParameters] = {}
+    owner: dict[int, str] = {}
+    for name in names:
+        target = getattr(agent, name, None)
+        if isinstance(target, nn.Parameter):
+            parameters = [target] if target.requires_grad else []
+        elif isinstance(target, nn.Module):
+            parameters = [p for p in target.parameters() if p.requires_grad]
+        else:
+            raise SettingError(
+                "agent",
+                f"an objective of {type(agent).__name__} minimises '{name}', which is neither a "
+                "module nor a parameter of the agent",
+                nearest(name, [n for n, _ in agent.named_children()]),
+            )
+        for parameter in parameters:
+            if id(parameter) in owner:
+                raise SettingError(
+                    "agent",
+                    f"'{owner[id(parameter)]}' and '{name}' share parameters, so two optimisers "
+                    "would pull at them",
+                    "Let one objective minimise the module that holds both.",
+                )
+            owner[id(parameter)] = name
+        if parameters:  # what is frozen, such as a fixed temperature, needs no optimiser
+            groups[name] = FlatParameters(parameters)
+    return groups

@@ -1,0 +1,69 @@
+"""The memory contract: what is learned from, and how often."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+from coach.core.batch import Batch
+from torch import Tensor
+
+Prepare = Callable[[Batch], Batch]
+
+
+class Memory(ABC):
+    """Takes fragments, yields the minibatches that are owed for them.
+
+    It is the rate limiter: however experience arrives, the ratio of updates to environment steps
+    is the one its settings state.
+    """
+
+    kind: ClassVar[str] = "memory"
+    #: What it holds: "replay" (any policy's transitions) or "rollout" (the current policy's).
+    order: ClassVar[str]
+    #: Steps per environment that suit it best between two looks at the learner.
+    fragment_length: int = 1
+    #: Bytes that it takes when full; known before anything is allocated.
+    nbytes: int = 0
+
+    @abstractmethod
+    def write(self, fragment: Batch) -> None:
+        """Copy a fragment ``[T, N]``; the caller may reuse its tensors afterwards."""
+
+    @abstractmethod
+    def batches(self, prepare: Prepare) -> Iterator[Batch]:
+        """Yield exactly the minibatches owed by now, each passed through ``prepare``."""
+
+    def feedback(self, batch: Batch, priority: Tensor | None) -> None:
+        """Hand back the priorities that the objectives found for a minibatch."""
+
+    def monitor(self) -> dict[str, float]:
+        """Scalars worth logging, such as fill and age."""
+        return {}
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the stored rows: tensors and JSON values by name."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`; stored rows have been given back to `load_rows` before."""
+
+    def pending_bytes(self, saved: list[int]) -> int:  # noqa: ARG002 (part of the contract)
+        """Size of the rows written after the positions ``saved``."""
+        return 0
+
+    def oldest(self) -> list[int]:
+        """Position of the oldest row still held, per stripe."""
+        return []
+
+    def rows(self, saved: list[int]) -> tuple[dict[str, Tensor], list[int]]:
+        """Stored rows after the positions ``saved`` (empty: from the start), and the new positions.
+
+        Checkpoints append these to a journal, so that each row is written to disk once.
+        """
+        return {}, saved
+
+    def load_rows(self, rows: dict[str, Tensor]) -> None:
+        """Take back what `rows` returned; called in the order it was written."""

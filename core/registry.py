@@ -1,0 +1,223 @@
+"""Finding parts by name: one decorator registers, nothing else has to be edited.
+
+A name is looked up among what is imported already, then as a file of that name in the kind's
+folder, then by reading (not importing) the folder's other files, then among installed packages
+that offer the entry-point group ``coach.plugins``, and last as ``file.py:Class`` or
+``package.module:Class``. Listing reads source text only, so it never imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from coach.core.errors import CoachError, SettingError, nearest
+
+T = TypeVar("T", bound=type)
+
+#: Every kind of part and the package whose files register it.
+KINDS = {
+    "agent": "coach.agents",
+    "embedder": "coach.architectures.embedders",
+    "middleware": "coach.architectures.middlewares",
+    "head": "coach.architectures.heads",
+    "exploration": "coach.explorations",
+    "schedule": "coach.functional",
+    "memory": "coach.memories",
+    "sampler": "coach.memories.samplers",
+    "optimizer": "coach.optimizers",
+    "environment": "coach.environments",
+}
+
+_registered: dict[tuple[str, str], type] = {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered part, as found in source text."""
+
+    kind: str
+    name: str
+    summary: str
+    module: str
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Make a class known as ``name`` among the parts of ``kind``.
+
+    Raises:
+        CoachError: unknown kind, or the name is taken by another class.
+    """
+    if kind not in KINDS:
+        raise CoachError(f"There is no kind of part called '{kind}'.", nearest(kind, KINDS))
+
+    def add(cls: T) -> T:
+        other = _registered.get((kind, name))
+        if other is not None and (other.__module__, other.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise CoachError(
+                f"Two classes claim the {kind} '{name}': {other.__module__}.{other.__qualname__} "
+                f"and {cls.__module__}.{cls.__qualname__}.",
+                "Give one of them another name in @register(...).",
+            )
+        _registered[kind, name] = cls
+        cls.registered_name = name
+        return cls
+
+    return add
+
+
+def find(kind: str, name: str, key: str = "") -> type:
+    """The class registered as ``name``; imports only the file that holds it.
+
+    Args:
+        kind: one of `KINDS`.
+        name: registered name, ``file.py:Class`` or ``package.module:Class``.
+        key: key path of the setting that names it, for the error.
+
+    Raises:
+        SettingError: nothing is known under that name; names the nearest one.
+    """
+    if (kind, name) in _registered:
+        return _registered[kind, name]
+    if ":" in name:
+        return _from_reference(name, key)
+    for entry in _scan(KINDS[kind]):
+        if (entry.kind, entry.name) == (kind, name):
+            importlib.import_module(entry.module)
+            return _registered[kind, name]
+    load_entry_points()
+    if (kind, name) in _registered:
+        return _registered[kind, name]
+    raise SettingError(
+        key,
+        f"there is no {kind} called '{name}'",
+        f"{nearest(name, [entry.name for entry in entries(kind)])} "
+        f"`coach list {kind}s` shows them all; your own come in with --plugin FILE.py.".strip(),
+    )
+
+
+def entries(kind: str) -> list[Entry]:
+    """Every known part of a kind, sorted by name: ours from source text, plugins as imported."""
+    found = {entry.name: entry for entry in _scan(KINDS[kind]) if entry.kind == kind}
+    for (other, name), cls in _registered.items():
+        if other == kind and name not in found:
+            summary = (cls.__doc__ or "").strip().split("\n")[0]
+            found[name] = Entry(kind, name, summary, cls.__module__)
+    return [found[name] for name in sorted(found)]
+
+
+def load_plugin(reference: str) -> ModuleType:
+    """Import a plugin given as a path to a Python file or as a module name.
+
+    Raises:
+        CoachError: no such file or module, or it fails to import.
+    """
+    path = Path(reference).expanduser()
+    try:
+        if reference.endswith(".py"):
+            return _import_file(path)
+        return importlib.import_module(reference)
+    except FileNotFoundError:
+        raise CoachError(
+            f"The plugin file {reference} does not exist.", "Check --plugin."
+        ) from None
+    except CoachError:
+        raise
+    except Exception as error:
+        raise CoachError(
+            f"The plugin {reference} fails to import: {type(error).__name__}: {error}",
+            f"Try `python {reference}` to see where."
+            if reference.endswith(".py")
+            else f"Is the package installed? Try `python -c 'import {reference}'`.",
+        ) from error
+
+
+@cache
+def load_entry_points() -> None:
+    """Import what installed packages offer under the entry-point group ``coach.plugins``."""
+    for point in entry_points(group="coach.plugins"):
+        try:
+            point.load()
+        except Exception as error:
+            raise CoachError(
+                f"The installed plugin '{point.name}' ({point.value}) fails to import: {error}",
+                "Repair or uninstall the package that brings it.",
+            ) from error
+
+
+def folder(package: str) -> list[Path]:
+    """The directories behind a package of ours, without importing its modules."""
+    spec = importlib.util.find_spec(package)
+    return [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    path = path.resolve()
+    # The name depends on the path, so two plugins called agent.py do not shadow each other.
+    name = f"coach_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _from_reference(reference: str, key: str) -> type:
+    module_name, _, class_name = reference.rpartition(":")
+    module = load_plugin(module_name)
+    cls = getattr(module, class_name, None)
+    if not isinstance(cls, type):
+        classes = [name for name, member in vars(module).items() if isinstance(member, type)]
+        raise SettingError(
+            key, f"{module_name} has no class '{class_name}'", nearest(class_name, classes)
+        )
+    return cls
+
+
+@cache
+def _scan(package: str) -> tuple[Entry, ...]:
+    found = []
+    for place in folder(package):
+        for path in sorted(place.glob("*.py")):
+            if not path.stem.startswith("_"):
+                found += _entries_in(path, f"{package}.{path.stem}")
+    return tuple(found)
+
+
+def _entries_in(path: Path, module: str) -> list[Entry]:
+    found = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for call in node.decorator_list:
+            match call:
+                case ast.Call(
+                    func=ast.Name(id="register"),
+                    args=[ast.Constant(value=str(kind)), ast.Constant(value=str(name))],
+                ):
+                    summary = (ast.get_docstring(node) or "").split("\n")[0]
+                    found.append(Entry(kind, name, summary, module))
+    return found

@@ -1,0 +1,59 @@
+"""The source contract: where experience comes from. A mode is a choice of source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from coach.core.batch import Batch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished episode.
+
+    Args:
+        env_id: environment it was played in.
+        value: sum of its undiscounted rewards.
+        length: number of its steps.
+    """
+
+    env_id: int
+    value: float
+    length: int
+
+
+@dataclass
+class Report:
+    """What a source has to tell since it was last asked.
+
+    Args:
+        episodes: finished ones, in order.
+        seconds: time spent by activity ("env", "act").
+    """
+
+    episodes: list[Episode] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Delivers fragments. Implementations differ in where environments and acting live."""
+
+    def collect(self) -> Batch:
+        """The next fragment ``[T, N]``; its tensors are valid until the next call."""
+
+    def publish(self, policy: nn.Module, version: int) -> None:
+        """Let acting use new weights."""
+
+    def report(self) -> Report:
+        """Episodes and timings since the last call."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue as if never interrupted."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+
+    def close(self) -> None:
+        """Release environments and processes."""

@@ -1,0 +1,162 @@
+"""Making one environment from its settings, with clear words when that fails."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from coach.core.errors import CoachError, SettingError, nearest
+from coach.core.registry import entries, find, load_plugin
+from coach.core.schema import build
+
+#: Import name of what an environment may need -> the extra of ours that brings it.
+EXTRAS = {
+    "ale_py": "atari",
+    "cv2": "atari",
+    "Box2D": "box2d",
+    "mujoco": "mujoco",
+    "imageio": "mujoco",
+    "moviepy": "video",
+    "pygame": "video",
+}
+
+
+class EnvironmentSettings:
+    """The ``environment:`` section of a preset.
+
+    Args:
+        id: a Gymnasium id, the name of one of our own environments (`coach list environments`), or
+            ``package.module:Class``.
+        kwargs: passed to the environment.
+        wrappers: Gymnasium wrappers (or ``package.module:Class``), innermost first: a name, or
+            ``Name: {argument: value}``.
+        max_episode_steps: time limit; left out, the environment's own.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        kwargs: dict[str, Any] | None = None,
+        wrappers: list[str | dict[str, Any]] | None = None,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        self.id, self.kwargs = id, kwargs or {}
+        self.wrappers, self.max_episode_steps = wrappers or [], max_episode_steps
+
+    def make(self, **extra: Any) -> gym.Env[Any, Any]:
+        """A new environment; ``extra`` goes to its constructor (``render_mode``).
+
+        Raises:
+            SettingError: unknown id, wrapper or argument, or a missing package.
+        """
+        env = self._guarded(
+            "environment.id", lambda: self._make(copy.deepcopy(self.kwargs) | extra)
+        )
+        if self.max_episode_steps is not None and self.max_episode_steps > 0:
+            env = gym.wrappers.TimeLimit(env, self.max_episode_steps)
+        for number, wrapper in enumerate(self.wrappers):
+            key = f"environment.wrappers[{number}]"
+            name, arguments = _named_wrapper(wrapper, key)
+            cls = _wrapper_class(name, key)
+            env = self._guarded(key, lambda c=cls, e=env, a=arguments: c(e, **a))  # type: ignore[misc]
+        return env
+
+    def factory(self) -> Callable[[], gym.Env[Any, Any]]:
+        """A function that makes one environment."""
+        return self.make
+
+    def _make(self, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+        if ":" in self.id:
+            return self._own(find("environment", self.id, "environment.id"), kwargs)
+        if any(entry.name == self.id for entry in entries("environment")):
+            return self._own(find("environment", self.id, "environment.id"), kwargs)
+        self._register_extras()
+        limit = {"max_episode_steps": -1} if self.max_episode_steps is not None else {}
+        return gym.make(self.id, disable_env_checker=True, **limit, **kwargs)
+
+    def _own(self, cls: type, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+        render = {"render_mode": kwargs.pop("render_mode")} if "render_mode" in kwargs else {}
+        if not issubclass(cls, gym.Env):
+            raise SettingError("environment.id", f"{self.id} is no gymnasium.Env")
+        if hasattr(cls, "registered_name"):
+            env: gym.Env[Any, Any] = build(cls, kwargs, "environment.kwargs").value
+        else:
+            env = cls(**kwargs, **render)
+        return env
+
+    def _register_extras(self) -> None:
+        if self.id.startswith("ALE/") or "NoFrameskip" in self.id:
+            gym.register_envs(importlib.import_module("ale_py"))
+
+    def _guarded(self, key: str, make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+        try:
+            return make()
+        except CoachError:
+            raise
+        except ModuleNotFoundError as error:
+            raise _missing(self.id, error.name or str(error)) from error
+        except gym.error.DependencyNotInstalled as error:
+            raise _missing(self.id, _package_of(error)) from error
+        except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound,
+                gym.error.DeprecatedEnv) as error:  # fmt: skip
+            known = [*gym.registry, *(entry.name for entry in entries("environment"))]
+            hint = nearest(self.id, known) if known else ""
+            raise SettingError(key, _first_line(error), hint if "mean" in hint else "") from error
+        except TypeError as error:
+            raise SettingError(
+                key, _first_line(error), "Check the arguments in environment.kwargs."
+            ) from error
+        except Exception as error:
+            raise SettingError(
+                key, f"{self.id} cannot be made: {type(error).__name__}: {_first_line(error)}"
+            ) from error
+
+
+def _named_wrapper(wrapper: Any, key: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(wrapper, str):
+        return wrapper, {}
+    if isinstance(wrapper, dict) and len(wrapper) == 1:
+        ((name, arguments),) = wrapper.items()
+        if arguments is None or isinstance(arguments, dict):
+            return str(name), dict(arguments or {})
+    raise SettingError(
+        key, f"expected a wrapper's name or 'Name: {{argument: value}}', got {wrapper!r}"
+    )
+
+
+def _wrapper_class(name: str, key: str) -> type[gym.Wrapper[Any, Any, Any, Any]]:
+    if ":" in name:
+        module, _, attribute = name.rpartition(":")
+        cls = getattr(load_plugin(module), attribute, None)
+    else:
+        cls = getattr(gym.wrappers, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, gym.Wrapper)):
+        known = [
+            n for n, c in vars(gym.wrappers).items()
+            if isinstance(c, type) and issubclass(c, gym.Wrapper)
+        ]  # fmt: skip
+        raise SettingError(key, f"Gymnasium has no wrapper '{name}'", nearest(name, known))
+    return cls
+
+
+def _missing(env_id: str, package: str) -> SettingError:
+    root = package.split(".")[0]
+    extra = EXTRAS.get(root)
+    command = f"pip install 'coach-rl[{extra}]'" if extra else f"pip install {root}"
+    return SettingError("environment.id", f"{env_id} needs the package '{root}'", f"Run: {command}")
+
+
+def _package_of(error: BaseException) -> str:
+    text = str(error).lower()
+    named = (name for name in EXTRAS if name.lower() in text)
+    cause = error.__cause__
+    if isinstance(cause, ModuleNotFoundError) and cause.name:
+        return cause.name
+    return next(named, _first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

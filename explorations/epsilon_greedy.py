@@ -1,0 +1,54 @@
+"""Random actions with a probability that shrinks over time."""
+
+from __future__ import annotations
+
+import torch
+from coach.core.context import Context
+from coach.core.errors import SettingError
+from coach.core.exploration import Exploration
+from coach.core.registry import register
+from coach.core.schema import Fraction
+from coach.functional.schedules import Constant, Linear, Schedule, as_schedule
+from coach.functional.values import Values
+from torch import Tensor
+
+
+@register("exploration", "epsilon_greedy")
+class EpsilonGreedy(Exploration):
+    """A uniformly random action with probability epsilon, else the best (arXiv:1312.5602).
+
+    Reads values.
+
+    Args:
+        epsilon: probability of a random action while training; a number or a schedule.
+        evaluation_epsilon: the same while evaluating.
+    """
+
+    consumes = ("values",)
+
+    def __init__(
+        self,
+        epsilon: Schedule | float = Linear(1.0, 0.05, 10_000),
+        evaluation_epsilon: Fraction = 0.0,
+    ) -> None:
+        self.epsilon = as_schedule(epsilon)
+        self.evaluation = Constant(evaluation_epsilon)
+        for step in (0, 10**9):
+            if not 0 <= self.epsilon(step) <= 1:
+                raise SettingError(
+                    "agent.exploration.epsilon",
+                    f"epsilon must stay within 0 and 1, but is {self.epsilon(step)} at step {step}",
+                )
+
+    def __call__(self, output: Values, ctx: Context) -> Tensor:
+        best = output.mean.argmax(-1)  # [N]
+        epsilon = (self.epsilon if ctx.explore else self.evaluation)(ctx.step)
+        if epsilon <= 0:
+            return best
+        count, actions = output.mean.shape
+        draw = ctx.uniform(2, count)  # one draw decides whether, the other which
+        other = (draw[1] * actions).long().clamp_(max=actions - 1)
+        return torch.where(draw[0] < epsilon, other, best)
+
+    def monitor(self, step: int) -> dict[str, float]:
+        return {"epsilon": self.epsilon(step)}

@@ -1,0 +1,40 @@
+"""Additive Gaussian noise."""
+
+from __future__ import annotations
+
+import torch
+from coach.core.context import Context
+from coach.core.exploration import Exploration
+from coach.core.registry import register
+from coach.core.spec import Spec
+from coach.functional.schedules import Schedule, as_schedule
+from torch import Tensor
+
+
+@register("exploration", "gaussian")
+class Gaussian(Exploration):
+    """Adds normal noise to a deterministic action and clips to the bounds (arXiv:1802.09477).
+
+    Reads an action, or a distribution's mode.
+
+    Args:
+        scale: standard deviation as a share of half the action range; a number or a schedule.
+    """
+
+    consumes = ("action", "distribution")
+
+    def __init__(self, spec: Spec, scale: Schedule | float = 0.1) -> None:
+        self.low, self.high = spec.bounds("exploration gaussian")
+        self.half_range = (self.high - self.low) / 2
+        self.scale = as_schedule(scale)
+
+    def __call__(self, output: Tensor, ctx: Context) -> Tensor:
+        action = output if isinstance(output, Tensor) else output.mode()
+        if not ctx.explore:
+            return action
+        device = action.device
+        noise = ctx.normal(*action.shape) * self.half_range.to(device) * self.scale(ctx.step)
+        return torch.clamp(action + noise, self.low.to(device), self.high.to(device))
+
+    def monitor(self, step: int) -> dict[str, float]:
+        return {"noise": self.scale(step)}

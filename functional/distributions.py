@@ -1,0 +1,160 @@
+"""Action distributions, written with as few tensor operations as they need.
+
+All of them answer ``sample(ctx)``, ``mode()``, ``log_prob(action)`` and ``entropy()``; log-probs
+and entropies are ``[B]``. `torch.distributions` does the same at several times the cost for the
+small batches that acting consists of; the tests compare the two.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from coach.core.context import Context
+from torch import Tensor
+from torch.nn import functional
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Distribution(Protocol):
+    """What policy heads return."""
+
+    def sample(self, ctx: Context) -> Tensor:
+        """An action per row, drawn from ``ctx.rng``."""
+
+    def mode(self) -> Tensor:
+        """The most probable action per row."""
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-probability (or density) of each row's action, ``[B]``."""
+
+    def entropy(self) -> Tensor:
+        """Entropy of each row, in nats, ``[B]``."""
+
+
+class Categorical:
+    """One choice out of ``A``.
+
+    Args:
+        logits: ``[B, A]``, not necessarily normalised.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        self.log_probs = functional.log_softmax(logits, -1)  # [B, A]
+
+    def sample(self, ctx: Context) -> Tensor:
+        return ctx.categorical(self.logits)
+
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+
+class MultiCategorical:
+    """Several independent choices; also bits, as choices out of two.
+
+    Args:
+        logits: ``[B, sum(sizes)]``.
+        sizes: number of options of each choice.
+    """
+
+    def __init__(self, logits: Tensor, sizes: tuple[int, ...]) -> None:
+        self.parts = [Categorical(part) for part in logits.split(sizes, -1)]
+
+    def sample(self, ctx: Context) -> Tensor:
+        return torch.stack([part.sample(ctx) for part in self.parts], -1)
+
+    def mode(self) -> Tensor:
+        return torch.stack([part.mode() for part in self.parts], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        chosen = action.long().unbind(-1)
+        return torch.stack([p.log_prob(a) for p, a in zip(self.parts, chosen)]).sum(0)
+
+    def entropy(self) -> Tensor:
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+
+class DiagonalGaussian:
+    """Independent normal numbers.
+
+    Args:
+        mean: ``[B, D]``.
+        log_std: ``[B, D]`` or ``[D]``.
+    """
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.mean, self.log_std = mean, log_std.expand_as(mean)
+
+    def sample(self, ctx: Context) -> Tensor:
+        noise = ctx.normal(*self.mean.shape)
+        return torch.addcmul(self.mean, self.log_std.exp(), noise)
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        scaled = (action - self.mean) * (-self.log_std).exp()
+        return (-0.5 * scaled.square() - self.log_std).sum(-1) - 0.5 * LOG_2PI * action.shape[-1]
+
+    def entropy(self) -> Tensor:
+        return self.log_std.sum(-1) + 0.5 * (1 + LOG_2PI) * self.mean.shape[-1]
+
+
+class SquashedGaussian:
+    """A diagonal Gaussian through tanh, scaled to the action bounds (arXiv:1812.05905, app. C).
+
+    The density includes the Jacobian of tanh and of the scaling, so entropies are in the units of
+    the environment's own actions.
+
+    Args:
+        mean: ``[B, D]`` before squashing.
+        log_std: ``[B, D]``.
+        center: ``[D]`` middle of the bounds.
+        half_range: ``[D]`` half of their distance.
+    """
+
+    def __init__(self, mean: Tensor, log_std: Tensor, center: Tensor, half_range: Tensor) -> None:
+        self.inner = DiagonalGaussian(mean, log_std)
+        self.center, self.half_range = center, half_range
+
+    def squash(self, raw: Tensor) -> Tensor:
+        return torch.addcmul(self.center, self.half_range, raw.tanh())
+
+    def sample(self, ctx: Context) -> Tensor:
+        return self.squash(self.inner.sample(ctx))
+
+    def sample_with_log_prob(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A reparametrised sample ``[B, D]`` and its log-density ``[B]``, without inverting tanh."""
+        mean = self.inner.mean
+        noise = torch.randn(mean.shape, generator=rng, device=mean.device)
+        raw = torch.addcmul(self.inner.mean, self.inner.log_std.exp(), noise)
+        density = (-0.5 * noise.square() - self.inner.log_std).sum(-1)
+        density = density - 0.5 * LOG_2PI * raw.shape[-1]
+        return self.squash(raw), density - self._log_jacobian(raw)
+
+    def mode(self) -> Tensor:
+        return self.squash(self.inner.mean)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        limit = 1 - torch.finfo(action.dtype).eps
+        squashed = ((action - self.center) / self.half_range).clamp(-limit, limit)
+        raw = squashed.atanh()
+        return self.inner.log_prob(raw) - self._log_jacobian(raw)
+
+    def entropy(self) -> Tensor:
+        """Entropy before squashing, an upper bound up to the scaling: there is no closed form."""
+        return self.inner.entropy()
+
+    def _log_jacobian(self, raw: Tensor) -> Tensor:
+        # log(1 - tanh(x)^2) = 2 * (log 2 - x - softplus(-2x)), stable for large |x|
+        tanh_part = 2 * (math.log(2) - raw - functional.softplus(-2 * raw))
+        return (tanh_part + self.half_range.log()).sum(-1)

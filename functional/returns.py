@@ -1,0 +1,78 @@
+"""Returns and advantages over time-major ``[T, N]`` tensors.
+
+`discount` is ``gamma * (1 - terminated)`` for each step, so a terminal state counts for nothing
+and a time limit still bootstraps; `boundary` marks both, so nothing flows between episodes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def n_step_returns(
+    reward: Tensor, terminated: Tensor, boundary: Tensor, gamma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Discounted sums of up to ``n`` rewards that stop at the first boundary.
+
+    Source: Sutton and Barto (2018), eq. 7.1; the bootstrap term is left to the caller.
+
+    Args:
+        reward: ``[B, n]`` rewards along the stripe, from the sampled step on.
+        terminated: ``[B, n]`` bool.
+        boundary: ``[B, n]`` bool, terminated or truncated (or the end of what is stored).
+        gamma: discount per step.
+
+    Returns:
+        ``(returns [B], discount [B], last [B])``: ``discount`` is ``gamma**k`` or 0 after a
+        terminal state, ``last`` the offset (0 .. n-1) of the last step that was summed.
+    """
+    n = reward.shape[1]
+    alive = torch.ones_like(reward)  # [B, n] 1 while no boundary lies before the step
+    alive[:, 1:] = (~boundary[:, :-1]).to(reward.dtype).cumprod(1)
+    powers = gamma ** torch.arange(n, dtype=reward.dtype, device=reward.device)
+    returns = (reward * alive * powers).sum(1)
+    last = alive.sum(1).to(torch.int64) - 1
+    ended = (terminated.to(reward.dtype) * alive).sum(1)  # 1 if a terminal state was met
+    discount = gamma ** (last + 1).to(reward.dtype) * (1 - ended)
+    return returns, discount, last
+
+
+def gae(
+    reward: Tensor,
+    discount: Tensor,
+    boundary: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    lambda_: float,
+) -> Tensor:
+    """Generalised advantage estimates (arXiv:1506.02438, eq. 16).
+
+    Args:
+        reward: ``[T, N]``.
+        discount: ``[T, N]`` gamma, or 0 where the episode terminated.
+        boundary: ``[T, N]`` bool; the recursion restarts after it.
+        value: ``[T, N]`` value of the observation.
+        next_value: ``[T, N]`` value of the true next observation (of the final one at a boundary).
+        lambda_: mixture of n-step estimates, in [0, 1].
+
+    Returns:
+        ``[T, N]`` advantages; advantages + value are the returns to regress the value on.
+    """
+    delta = reward + discount * next_value - value  # [T, N]
+    carry = discount * lambda_ * (~boundary).to(reward.dtype)  # [T, N]
+    advantage = torch.empty_like(delta)
+    running = torch.zeros_like(delta[0])
+    for delta_t, carry_t, out in zip(
+        reversed(delta.unbind(0)), reversed(carry.unbind(0)), reversed(advantage.unbind(0))
+    ):
+        running = torch.addcmul(delta_t, carry_t, running)
+        out.copy_(running)
+    return advantage
+
+
+def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
+    """Share of the returns' variance that the values explain: 1 is perfect, 0 no better than a
+    constant.
+    """
+    return 1 - (returns - value).var(correction=0) / returns.var(correction=0).clamp(min=1e-8)

@@ -1,0 +1,125 @@
+"""Experience replay: storage x sampler x n-step returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from coach.core.batch import Batch
+from coach.core.errors import SettingError
+from coach.core.memory import Memory, Prepare
+from coach.core.registry import register
+from coach.core.schema import Count, CountOrZero, Fraction, Positive
+from coach.core.spec import Spec
+from coach.memories.sampler import Sampler
+from coach.memories.samplers.uniform import Uniform
+from coach.memories.stripes import Stripes
+from torch import Tensor
+
+
+@register("memory", "replay")
+class Replay(Memory):
+    """Keeps the last transitions and owes a fixed number of updates per environment step.
+
+    Args:
+        capacity: transitions kept, over all environments.
+        batch_size: transitions per minibatch.
+        warmup: environment steps before the first update.
+        updates_per_step: updates owed per environment step after the warm-up; 0.25 is one update
+            in four steps.
+        n_step: rewards summed before bootstrapping (Sutton and Barto, 2018, eq. 7.1).
+        discount: gamma, per environment step.
+        sampler: uniform or prioritized.
+    """
+
+    order = "replay"
+
+    def __init__(
+        self,
+        spec: Spec,
+        num_envs: int,
+        seed: int = 0,
+        capacity: Count = 100_000,
+        batch_size: Count = 64,
+        warmup: CountOrZero = 1_000,
+        updates_per_step: Positive = 0.25,
+        n_step: Count = 1,
+        discount: Fraction = 0.99,
+        sampler: Sampler | None = None,
+    ) -> None:
+        if capacity < num_envs:
+            raise SettingError(
+                "memory.capacity", f"{capacity} is less than one transition per environment"
+            )
+        self.stripes = Stripes(spec, num_envs, capacity)
+        self.sampler = sampler or Uniform()
+        self.nbytes = self.stripes.nbytes + self.sampler.attach(self.stripes)
+        self.batch_size, self.warmup, self.n_step = batch_size, warmup, n_step
+        self.updates_per_step, self.discount = updates_per_step, discount
+        self.rng = torch.Generator().manual_seed(seed)
+        self.env_steps = self.updates = 0
+        self._last: Tensor | None = None
+
+    def write(self, fragment: Batch) -> None:
+        self.sampler.added(*self.stripes.write(fragment))
+        self.env_steps += fragment.steps
+
+    def batches(self, prepare: Prepare) -> Iterator[Batch]:
+        while self.updates < self._due():
+            index, weight = self.sampler.draw(
+                self.stripes, self.batch_size, self.env_steps, self.rng
+            )
+            batch = self.stripes.gather(index, self.discount, self.n_step)
+            batch.weight = weight
+            self.updates += 1
+            self._last = index
+            yield prepare(batch)
+
+    def feedback(self, batch: Batch, priority: Tensor | None) -> None:
+        if priority is not None and batch.index is not None:
+            self.sampler.feedback(batch.index, priority)
+
+    def monitor(self) -> dict[str, float]:
+        held = int(self.stripes.counts.sum())
+        scalars = {"fill": held / (self.stripes.size - self.stripes.num_envs)}
+        if self._last is not None:
+            scalars["age"] = self.stripes.age(self._last)
+        return scalars | self.sampler.monitor(self.env_steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "rng": self.rng.get_state(),
+            **{f"stripes.{k}": v for k, v in self.stripes.state_dict().items()},
+            **{f"sampler.{k}": v for k, v in self.sampler.state_dict().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env_steps, self.updates = state["env_steps"], state["updates"]
+        self.rng.set_state(state["rng"])
+        self.stripes.load_state_dict(_under("stripes.", state))
+        self.sampler.load_state_dict(_under("sampler.", state))
+
+    def pending_bytes(self, saved: list[int]) -> int:
+        new = int(self.stripes.written.sum()) - sum(saved)
+        return new * (self.stripes.nbytes // self.stripes.size)
+
+    def oldest(self) -> list[int]:
+        oldest: list[int] = (self.stripes.written - self.stripes.counts).tolist()
+        return oldest
+
+    def rows(self, saved: list[int]) -> tuple[dict[str, Tensor], list[int]]:
+        return self.stripes.rows_since(saved)
+
+    def load_rows(self, rows: dict[str, Tensor]) -> None:
+        self.stripes.load_rows(rows)
+
+    def _due(self) -> int:
+        # The small term absorbs rounding in ratios such as 0.1, which have no exact float.
+        return int((self.env_steps - self.warmup) * self.updates_per_step + 1e-6)
+
+
+def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

@@ -1,0 +1,46 @@
+"""The sampler contract: which stored transitions a minibatch is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from coach.memories.stripes import Stripes
+from torch import Tensor
+
+
+class Sampler(ABC):
+    """Draws indices from a replay memory's storage."""
+
+    kind: ClassVar[str] = "sampler"
+
+    def attach(self, stripes: Stripes) -> int:  # noqa: ARG002 (part of the contract)
+        """Get to know the storage; returns the bytes that the sampler itself will take."""
+        return 0
+
+    def added(self, index: Tensor, dropped: Tensor) -> None:
+        """Rows were written at ``index``; rows at ``dropped`` are no transitions any more."""
+
+    @abstractmethod
+    def draw(
+        self, stripes: Stripes, count: int, step: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """``count`` indices and their importance weights (``None``: all 1).
+
+        ``step`` is the number of environment steps written; schedules read it.
+        """
+
+    def feedback(self, index: Tensor, priority: Tensor) -> None:
+        """Take the priorities ``[B]`` that the objectives found for rows."""
+
+    def monitor(self, step: int) -> dict[str, float]:  # noqa: ARG002 (part of the contract)
+        """Scalars worth logging."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the sampler remembers."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""

@@ -1,0 +1,154 @@
+"""Acting in environments of this process: the source of the `single` mode."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from coach.core.agent import Agent
+from coach.core.batch import Batch, State, map_tree
+from coach.core.context import Context
+from coach.core.layout import (
+    action_layout,
+    allocate,
+    as_numpy,
+    assign,
+    observation_layout,
+)
+from coach.core.source import Report
+from coach.environments.vector import VectorEnv
+from torch import nn
+
+
+class Actor:
+    """Runs ``agent.act`` on ``N`` environments and stacks what happens into fragments.
+
+    Args:
+        agent: acts; on any device.
+        envs: environments, one row of the fragment each.
+        fragment_length: steps per fragment, ``T``.
+        seed: of the stream that actions are drawn from.
+        device: where the agent acts.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        envs: VectorEnv,
+        fragment_length: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.agent, self.envs, self.length = agent, envs, fragment_length
+        self.device = torch.device(device)
+        rng = torch.Generator(self.device).manual_seed(seed)
+        self.ctx = Context(0, rng, torch.arange(envs.num_envs))
+        self.state: State = agent.initial_state(envs.num_envs)
+        self.version = 0
+        self._report = Report()
+        self._obs: Any = None
+        self._allocate()
+
+    def collect(self) -> Batch:
+        """Act for ``fragment_length`` steps; the tensors are reused by the next call."""
+        if self._obs is None:
+            self._observe(self.envs.reset())
+        act_time = env_time = 0.0
+        batch, rows = self._batch, self._rows
+        for t in range(self.length):
+            begin = perf_counter()
+            with torch.inference_mode():
+                chosen = self.agent.act(self._input, self.state, self.ctx)
+            action = chosen.action.cpu().numpy()
+            acted = perf_counter()
+            assign(rows["obs"], t, self._obs)
+            rows["action"][t] = action
+            step = self.envs.step(action)
+            rows["reward"][t] = step.reward
+            np.logical_not(step.terminated, out=rows["discount"][t], casting="unsafe")
+            np.logical_or(step.terminated, step.truncated, out=rows["boundary"][t])
+            assign(rows["next_obs"], t, step.next_obs)
+            self._keep(t, chosen.extras)
+            if chosen.state is not None:
+                self.state = self._restart(chosen.state, rows["boundary"][t])
+            self._report.episodes += step.episodes
+            self._observe(step.obs)
+            self.ctx.step += self.envs.num_envs
+            act_time += acted - begin
+            env_time += perf_counter() - acted
+        seconds = self._report.seconds
+        seconds["act"] = seconds.get("act", 0.0) + act_time
+        seconds["env"] = seconds.get("env", 0.0) + env_time
+        batch.version = self.version
+        return batch
+
+    def publish(self, policy: nn.Module, version: int) -> None:  # noqa: ARG002 (the contract)
+        """Nothing to move: the agent acts with the weights that are being learned."""
+        self.version = version
+
+    def report(self) -> Report:
+        """Episodes and timings since the last call."""
+        report, self._report = self._report, Report()
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step, random stream, recurrent state and environments."""
+        state: dict[str, Any] = {"step": self.ctx.step, "rng": self.ctx.rng.get_state()}
+        if self._obs is not None:
+            state |= {f"envs.{k}": v for k, v in self.envs.state_dict().items()}
+        if isinstance(self.state, torch.Tensor):
+            state["recurrent"] = self.state
+        return state
+
+    def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
+        """Continue from `state_dict`; or, not restoring, with fresh episodes."""
+        self.ctx.step = state["step"]
+        self.ctx.rng.set_state(state["rng"])
+        envs = {k[5:]: v for k, v in state.items() if k.startswith("envs.")}
+        if envs and restore_environments:
+            self._observe(self.envs.load_state_dict(envs))
+            self.state = state.get("recurrent", self.state)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+    def _allocate(self) -> None:
+        steps, count, spec = self.length, self.envs.num_envs, self.envs.spec
+        observation = observation_layout(spec.observation)
+        self._batch = Batch(
+            obs=allocate(observation, steps, count),
+            action=allocate(action_layout(spec.action), steps, count),
+            reward=torch.zeros(steps, count),
+            discount=torch.zeros(steps, count),
+            next_obs=allocate(observation, steps, count),
+            boundary=torch.zeros(steps, count, dtype=torch.bool),
+            env_ids=self.ctx.env_ids,
+        )
+        names = ("obs", "action", "reward", "discount", "next_obs", "boundary")
+        self._rows = {name: as_numpy(getattr(self._batch, name)) for name in names}
+
+    def _observe(self, obs: Any) -> None:
+        self._obs = obs
+        # Environments reuse their arrays, so on CPU this is a view made once.
+        self._input = map_tree(lambda array: torch.from_numpy(array).to(self.device), obs)
+
+    def _keep(self, t: int, extras: dict[str, torch.Tensor]) -> None:
+        for name, value in extras.items():
+            if name not in self._batch.extras:
+                self._batch.extras[name] = torch.zeros(self.length, *value.shape, dtype=value.dtype)
+            self._batch.extras[name][t] = value
+
+    def _restart(self, state: State, ended: Any) -> State:
+        if not ended.any():
+            return state
+        fresh = self.agent.initial_state(self.envs.num_envs)
+        mask = torch.from_numpy(ended)
+
+        def choose(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+            return torch.where(mask.view(-1, *(1,) * (old.dim() - 1)).to(old.device), new, old)
+
+        restarted: State = map_tree(choose, state, fresh)
+        return restarted

@@ -1,0 +1,234 @@
+"""Checkpoints: everything a run needs to continue bit for bit, written atomically.
+
+A checkpoint is a folder ``step-<n>`` with the state as safetensors and JSON, and a manifest, written
+last, that lists every file with its checksum. Stored transitions are not written again and again:
+they go to an append-only journal of chunks, each once, and the manifest lists the chunks that are
+still needed. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coach.core.errors import CheckpointError
+from coach.core.memory import Memory
+from coach.runners.storage import (
+    pack,
+    read_file,
+    split_state,
+    sync_folder,
+    to_json,
+    unpack,
+    unwritable,
+    write_file,
+)
+
+FORMAT = 1
+CHUNK_BYTES = 32 * 2**20  # rows wait at most for this much before they are written
+
+
+@dataclass
+class Journal:
+    """Chunks of stored rows on disk, and how far they reach."""
+
+    folder: Path
+    chunks: list[dict[str, Any]] = field(default_factory=list)
+    saved: list[int] = field(default_factory=list)
+
+    def append(self, memory: Memory) -> None:
+        """Write the rows that are not on disk yet as one chunk."""
+        rows, reached = memory.rows(self.saved)
+        if rows:
+            self.folder.mkdir(exist_ok=True)
+            name = f"rows-{'-'.join(str(n) for n in (sum(self.saved), sum(reached)))}.safetensors"
+            record = write_file(self.folder / name, pack(rows))
+            self.chunks.append({"file": name, "reached": reached, **record})
+        self.saved = reached
+
+    def drop_old(self, memory: Memory) -> None:
+        """Forget chunks of which the memory holds nothing any more."""
+        oldest = memory.oldest()
+        self.chunks = [
+            chunk
+            for chunk in self.chunks
+            if any(end > first for end, first in zip(chunk["reached"], oldest))
+        ]
+
+
+class Checkpointer:
+    """Writes and prunes the checkpoints of one run.
+
+    Args:
+        folder: the run's folder.
+        memory: its stored rows go to the journal.
+        keep: how many checkpoints to keep.
+    """
+
+    def __init__(self, folder: Path, memory: Memory, keep: int) -> None:
+        self.folder, self.memory, self.keep = folder / "checkpoints", memory, keep
+        self.journal = Journal(folder / "replay")
+
+    def tick(self) -> None:
+        """Move rows to disk now and then, so that a checkpoint never has many to write."""
+        if self.memory.pending_bytes(self.journal.saved) > CHUNK_BYTES:
+            self.journal.append(self.memory)
+
+    def save(self, env_steps: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint, then drop what is not needed any more.
+
+        Raises:
+            ResourceError: the disk is full or cannot be written; earlier checkpoints stay whole.
+        """
+        if self.memory.pending_bytes(self.journal.saved) > 0:
+            self.journal.append(self.memory)
+        self.journal.drop_old(self.memory)
+        target = self.folder / f"step-{env_steps:012d}"
+        fresh = self.folder / f".step-{env_steps:012d}"
+        tensors, values = split_state(state)
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            files = {
+                "tensors.safetensors": write_file(fresh / "tensors.safetensors", pack(tensors)),
+                "state.json": write_file(fresh / "state.json", to_json(values)),
+            }
+            manifest = {
+                "format": FORMAT,
+                "env_steps": env_steps,
+                "files": files,
+                "journal": self.journal.chunks,
+                "saved": self.journal.saved,
+            }
+            write_file(fresh / "manifest.json", _seal(manifest))
+            shutil.rmtree(target, ignore_errors=True)
+            fresh.rename(target)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise unwritable(target, error) from error
+        self._prune()
+
+    def continue_from(self, manifest: dict[str, Any]) -> None:
+        """Take over the journal of a loaded checkpoint; later chunks and checkpoints go."""
+        self.journal.chunks = list(manifest["journal"])
+        self.journal.saved = list(manifest["saved"])
+        for folder in checkpoints(self.folder.parent):
+            if _step(folder) > manifest["env_steps"]:
+                shutil.rmtree(folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        kept = checkpoints(self.folder.parent)
+        for folder in kept[: -self.keep]:
+            shutil.rmtree(folder)
+        needed = {chunk["file"] for chunk in self.journal.chunks}
+        for folder in kept[-self.keep :]:
+            try:
+                needed |= {chunk["file"] for chunk in _manifest(folder)["journal"]}
+            except CheckpointError:
+                continue  # damaged: nothing can be resumed from it anyway
+        if self.journal.folder.is_dir():
+            for path in self.journal.folder.iterdir():
+                if path.name not in needed:
+                    path.unlink()
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first; half-written ones are not among them."""
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+def load_latest(
+    run: Path, memory: Memory, warn: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The newest whole checkpoint of a run: its manifest and its state.
+
+    Stored rows go straight to the memory. A damaged checkpoint is reported to ``warn`` and the one
+    before it is used.
+
+    Raises:
+        CheckpointError: there is none, all are damaged, or it was written by a newer version.
+    """
+    found = checkpoints(run)
+    if not found:
+        raise CheckpointError(
+            f"{run} has no checkpoint to resume from.",
+            "Runs write one every run.checkpoint_every steps and when they end.",
+        )
+    for folder in reversed(found):
+        try:
+            manifest = _manifest(folder)
+            files = manifest["files"]
+            data = {name: read_file(folder / name, record) for name, record in files.items()}
+            for chunk in manifest["journal"]:
+                read_file(run / "replay" / chunk["file"], chunk)
+        except CheckpointError as error:
+            if isinstance(error, NewerCheckpointError):
+                raise
+            warn(f"{error.problem}; using the checkpoint before it.")
+            continue
+        for chunk in manifest["journal"]:  # one at a time: together they are the whole replay
+            memory.load_rows(unpack(read_file(run / "replay" / chunk["file"], chunk)))
+        state = {**json.loads(data["state.json"]), **unpack(data["tensors.safetensors"])}
+        return manifest, state
+    raise CheckpointError(
+        f"All checkpoints of {run} are damaged.",
+        "Train again from the preset; the best policy may still be whole (`coach evaluate`).",
+    )
+
+
+class NewerCheckpointError(CheckpointError):
+    """Written by a version that this one does not know."""
+
+
+def save_policy(folder: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write an agent's weights with facts about them, atomically."""
+    folder.mkdir(exist_ok=True)
+    record = write_file(folder / "agent.safetensors", pack(tensors))
+    write_file(folder / "agent.json", _seal({"format": FORMAT, "file": record, **facts}))
+
+
+def load_policy(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights and facts written by `save_policy`.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    facts = _sealed(folder / "agent.json")
+    return unpack(read_file(folder / "agent.safetensors", facts["file"])), facts
+
+
+def _seal(manifest: dict[str, Any]) -> bytes:
+    return to_json({**manifest, "seal": hashlib.sha256(to_json(manifest)).hexdigest()})
+
+
+def _sealed(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        seal = manifest.pop("seal")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: it is no manifest") from error
+    if manifest.get("format", 0) > FORMAT:
+        raise NewerCheckpointError(
+            f"{path} was written by a newer version (format {manifest['format']}; this one knows "
+            f"{FORMAT}).",
+            "Run: pip install --upgrade coach-rl",
+        )
+    if hashlib.sha256(to_json(manifest)).hexdigest() != seal:
+        raise CheckpointError(f"{path} is damaged: its checksum does not match")
+    return manifest
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return _sealed(folder / "manifest.json")
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.split("-")[1])

@@ -1,0 +1,101 @@
+"""The sections of a preset that say how to run: ``run``, ``evaluation`` and ``target``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from coach.core.errors import SettingError
+from coach.core.schema import Count, CountOrZero
+
+
+class RunSettings:
+    """How long, how wide and where to train, and what to write down.
+
+    Args:
+        steps: environment steps of the whole run, over all environments.
+        mode: where experience comes from; single is one thread.
+        envs: number of environments; modes spread them, never change it.
+        seed: of everything: weights, environments, exploration, sampling.
+        device: where the agent learns; auto takes a GPU if there is one.
+        threads: CPU threads of one torch operation. More than one only pays for large networks.
+        fragment_length: steps per environment between two looks at the memory; left out, what the
+            memory prefers.
+        log_every: environment steps per line of progress.csv.
+        checkpoint_every: environment steps between two checkpoints; 0 keeps only the last.
+        keep_checkpoints: how many of them to keep.
+        restore_environments: on resume, repeat every unfinished episode; false starts fresh ones.
+        histograms: also write histograms of actions and weights to TensorBoard.
+    """
+
+    def __init__(
+        self,
+        steps: Count,
+        mode: Literal["single"] = "single",
+        envs: Count = 1,
+        seed: CountOrZero = 1,
+        device: str = "auto",
+        threads: Count = 1,
+        fragment_length: Count | None = None,
+        log_every: Count = 1_000,
+        checkpoint_every: CountOrZero = 10_000,
+        keep_checkpoints: Count = 3,
+        restore_environments: bool = True,
+        histograms: bool = False,
+    ) -> None:
+        self.steps, self.mode, self.envs, self.seed = steps, mode, envs, seed
+        self.device, self.threads, self.fragment_length = device, threads, fragment_length
+        self.log_every, self.histograms = log_every, histograms
+        self.checkpoint_every, self.keep_checkpoints = checkpoint_every, keep_checkpoints
+        self.restore_environments = restore_environments
+
+
+class EvaluationSettings:
+    """How the policy is judged while it learns, on environments of its own.
+
+    Args:
+        every: environment steps between two evaluations; 0 never evaluates.
+        episodes: episodes per evaluation.
+        stop_at_target: end the run as soon as an evaluation reaches the target's return.
+    """
+
+    def __init__(
+        self, every: CountOrZero = 10_000, episodes: Count = 10, stop_at_target: bool = False
+    ) -> None:
+        self.every, self.episodes, self.stop_at_target = every, episodes, stop_at_target
+
+
+class TargetSettings:
+    """The preset's pass mark, read by `coach verify`.
+
+    Args:
+        return_: mean return that the trained policy must reach.
+        within_steps: environment steps that it may take; left out, the run's own.
+        seeds: how many runs are averaged.
+        episodes: evaluation episodes per run, with seeds of their own.
+    """
+
+    def __init__(
+        self,
+        return_: float,
+        within_steps: Count | None = None,
+        seeds: Count = 3,
+        episodes: Count = 20,
+    ) -> None:
+        self.return_, self.within_steps = return_, within_steps
+        self.seeds, self.episodes = seeds, episodes
+
+
+def check_together(evaluation: EvaluationSettings, target: TargetSettings | None) -> None:
+    """Stop on sections that contradict each other."""
+    if evaluation.stop_at_target and target is None:
+        raise SettingError(
+            "evaluation.stop_at_target",
+            "there is no target to stop at",
+            "Add `target: {return: ...}` to the preset.",
+        )
+    if evaluation.stop_at_target and not evaluation.every:
+        raise SettingError(
+            "evaluation.stop_at_target",
+            "without evaluations the target is never seen",
+            "Set evaluation.every.",
+        )

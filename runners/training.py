@@ -1,0 +1,236 @@
+"""A run from start (or checkpoint) to result: loop, evaluations, checkpoints, signals, files."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from coach.core.source import Episode
+from coach.runners import folder as run_folder
+from coach.runners.checkpoint import Checkpointer, load_latest, save_policy
+from coach.runners.evaluation import evaluate
+from coach.runners.experiment import Experiment, build_experiment, derived_seed
+from coach.runners.loop import Clock, train
+from coach.runners.preset import dump
+from coach.runners.storage import to_json, unwritable, write_file
+from coach.telemetry.console import LiveView
+from coach.telemetry.telemetry import Telemetry
+from coach.telemetry.tensorboard import TensorBoard
+from rich.console import Console
+
+
+@dataclass
+class Result:
+    """What a run came to.
+
+    Args:
+        folder: the run's folder.
+        env_steps: environment steps taken.
+        seconds: wall time of this process, start-up left out.
+        stopped: why it ended early; empty if it did not.
+        evaluation: mean return of the last evaluation, if any.
+        best: mean return of the best evaluation, if any.
+    """
+
+    folder: Path
+    env_steps: int
+    seconds: float
+    stopped: str
+    evaluation: float | None
+    best: float | None
+
+
+class Run:
+    """One training run in a folder of its own.
+
+    Args:
+        experiment: built from the folder's preset.
+        folder: the run's folder, which exists.
+        console: where progress is shown.
+        resume: continue from the newest whole checkpoint.
+        quiet: show no progress.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        console: Console,
+        resume: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self.experiment, self.folder = experiment, folder
+        run, memory = experiment.run, experiment.memory
+        self.clock = Clock(run.steps)
+        self.checkpointer = Checkpointer(folder, memory, run.keep_checkpoints)
+        self.best: float | None = None
+        self.last: float | None = None
+        state: dict[str, Any] = {}
+        manifest: dict[str, Any] = {}
+        if resume:
+            manifest, state = load_latest(folder, memory, lambda text: console.print(text))
+            self.clock.env_steps = manifest["env_steps"]
+        try:
+            board = TensorBoard(folder, self.clock.env_steps + 1 if resume else None)
+            self.view = LiveView(console, run.steps, self.clock.env_steps, quiet)
+            self.log = Telemetry(
+                folder, experiment.learner, memory, board, self.view, run.log_every, run.histograms
+            )
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        if resume:
+            self._load(state)
+            self.checkpointer.continue_from(manifest)
+        else:
+            board.text("preset", dump(experiment.plain))
+            board.text("versions", json.dumps(run_folder.versions(), indent=1))
+
+    def train(self) -> Result:
+        """Train until the steps are taken, the target is met or a signal comes.
+
+        Raises:
+            ResourceError: the disk is full or cannot be written.
+        """
+        begin = perf_counter()
+        experiment, clock = self.experiment, self.clock
+        try:
+            with _signals(clock, self.view.say):
+                train(
+                    experiment.actor,
+                    experiment.memory,
+                    experiment.learner,
+                    clock,
+                    self.log,
+                    self._after_fragment,
+                )
+                self._save()
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        finally:
+            self.log.view.close()
+            experiment.actor.close()
+        seconds = perf_counter() - begin
+        self._finish(seconds)
+        return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best)
+
+    def _after_fragment(self, steps: int) -> None:
+        run, evaluation = self.experiment.run, self.experiment.evaluation
+        if self.clock.passes(evaluation.every, steps):
+            self._evaluate()
+        if self.clock.passes(run.checkpoint_every, steps):
+            self._save()
+        else:
+            self.checkpointer.tick()
+
+    def _evaluate(self) -> None:
+        experiment, env_steps = self.experiment, self.clock.env_steps
+        episodes = self.evaluate(experiment.evaluation.episodes, f"evaluation {env_steps}")
+        self.last = float(np.mean([episode.value for episode in episodes]))
+        self.log.evaluation(env_steps, episodes)
+        if self.best is None or self.last >= self.best:
+            self.best = self.last
+            facts = {"env_steps": env_steps, "return": self.last, "episodes": len(episodes)}
+            save_policy(self.folder / "best", experiment.agent.state_dict(), facts)
+        target = experiment.target
+        if experiment.evaluation.stop_at_target and target and self.last >= target.return_:
+            self.clock.stop = self.clock.stop or "target reached"
+
+    def evaluate(self, episodes: int, purpose: str) -> list[Episode]:
+        """Play episodes that depend on the run's seed and on the purpose alone."""
+        experiment = self.experiment
+        return evaluate(
+            experiment.agent,
+            experiment.environment.factory(),
+            episodes,
+            derived_seed(experiment.run.seed, purpose),
+            experiment.learner.device,
+        )
+
+    def _save(self) -> None:
+        self.log.board.flush()
+        self.checkpointer.save(self.clock.env_steps, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        experiment = self.experiment
+        state: dict[str, Any] = {"best": self.best, "last": self.last}
+        for name, owner in (
+            ("learner", experiment.learner),
+            ("memory", experiment.memory),
+            ("source", experiment.actor),
+            ("log", self.log),
+        ):
+            state |= {f"{name}/{key}": value for key, value in owner.state_dict().items()}
+        return state
+
+    def _load(self, state: dict[str, Any]) -> None:
+        experiment = self.experiment
+
+        def under(name: str) -> dict[str, Any]:
+            prefix = f"{name}/"
+            return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+        self.best, self.last = state["best"], state["last"]
+        experiment.learner.load_state_dict(under("learner"))
+        experiment.memory.load_state_dict(under("memory"))
+        experiment.actor.load_state_dict(under("source"), experiment.run.restore_environments)
+        self.log.load_state_dict(under("log"))
+
+    def _finish(self, seconds: float) -> None:
+        results = {"env_steps": self.clock.env_steps, "seconds": seconds}
+        scores = {"hparam/best_return": self.best, "hparam/last_return": self.last}
+        known = {name: value for name, value in scores.items() if value is not None}
+        if known:
+            self.log.board.hparams(self.experiment.plain, known)
+        self.log.close()
+        facts = {**results, "stopped": self.clock.stop, "last": self.last, "best": self.best}
+        write_file(self.folder / "result.json", to_json(facts))
+
+
+def start(
+    name: str,
+    settings: dict[str, Any],
+    root: Path,
+    console: Console,
+    plugins: list[str],
+    quiet: bool = False,
+) -> Run:
+    """A new run of a preset, in a new folder under ``root``."""
+    experiment = build_experiment(settings)
+    folder = run_folder.create(root, name, experiment.run.seed, experiment.plain, plugins)
+    return Run(experiment, folder, console, quiet=quiet)
+
+
+def resume(folder: Path, settings: dict[str, Any], console: Console, quiet: bool = False) -> Run:
+    """Continue the run in ``folder`` from its newest whole checkpoint."""
+    return Run(build_experiment(settings), folder, console, resume=True, quiet=quiet)
+
+
+@contextmanager
+def _signals(clock: Clock, say: Callable[[str], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the run with a checkpoint; a second SIGINT ends it at once."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if clock.stop.startswith("interrupted"):
+            raise KeyboardInterrupt
+        clock.stop = f"interrupted by {signal.Signals(number).name}"
+        say(f"{clock.stop}: writing a checkpoint")
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(number, handle) for number in numbers]
+    except ValueError:  # not in the main thread, where signals cannot be handled
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)

@@ -1,0 +1,61 @@
+"""A CSV file that keeps growing, gains columns when needed, and can be cut back exactly."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class Table:
+    """Rows by column name. Numbers are written so that they read back to the same bits.
+
+    A new column means that the file is written anew; rows are flushed as they come.
+
+    Args:
+        path: the CSV file; what is in it is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        self.rows = 0
+        if path.exists() and path.stat().st_size:
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.reader(file)
+                self.columns = next(reader)
+                self.rows = sum(1 for _ in reader)
+
+    def add(self, row: Mapping[str, float | int | None]) -> None:
+        """Append a row; absent values are left empty."""
+        new = [name for name in row if name not in self.columns]
+        if new:
+            self._rewrite([*self.columns, *new], self.rows)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(
+            "" if row.get(name) is None else repr(row[name]) for name in self.columns
+        )
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            file.write(text.getvalue())
+        self.rows += 1
+
+    def cut(self, columns: list[str], rows: int) -> None:
+        """Drop what was written after a checkpoint: keep these columns and so many rows."""
+        self._rewrite(columns, rows)
+
+    def _rewrite(self, columns: list[str], rows: int) -> None:
+        kept: list[dict[str, str]] = []
+        if self.columns:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                kept = [row for _, row in zip(range(rows), csv.DictReader(file))]
+        fresh = self.path.with_suffix(".tmp")
+        with fresh.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(
+                file, columns, restval="", extrasaction="ignore", lineterminator="\n"
+            )
+            if columns:
+                writer.writeheader()
+            writer.writerows(kept)
+        fresh.replace(self.path)
+        self.columns, self.rows = list(columns), len(kept)

@@ -1,0 +1,171 @@
+"""Collects what a run has to tell and hands it to CSV, TensorBoard and the console.
+
+progress.csv holds only what is a function of the settings and the seed, so that a resumed run
+writes the same bytes; everything about time goes to timing.csv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from coach.core.batch import Batch
+from coach.core.learner import Learner
+from coach.core.memory import Memory
+from coach.core.source import Episode, Report
+from coach.telemetry.console import LiveView
+from coach.telemetry.table import Table
+from coach.telemetry.tensorboard import TensorBoard
+from torch import Tensor
+
+
+class Telemetry:
+    """Means over the steps since the last line, written every ``log_every`` environment steps.
+
+    Args:
+        folder: the run's folder.
+        learner: asked for learning rates and, through its agent, exploration rates.
+        memory: asked for its fill and the like.
+        board: TensorBoard writer.
+        view: console view.
+        log_every: environment steps per line.
+        histograms: also write histograms of actions and weights.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        learner: Learner,
+        memory: Memory,
+        board: TensorBoard,
+        view: LiveView,
+        log_every: int,
+        histograms: bool = False,
+    ) -> None:
+        self.learner, self.memory, self.board, self.view = learner, memory, board, view
+        self.log_every, self.histograms = log_every, histograms
+        self.progress = Table(folder / "progress.csv")
+        self.timing = Table(folder / "timing.csv")
+        self._pending: list[Mapping[str, Tensor]] = []
+        self._sums: dict[str, tuple[float, int]] = {}
+        self._episodes: list[Episode] = []
+        self._episode_count = 0
+        self._evaluation: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self._env_steps = 0
+        self._mark = (perf_counter(), 0, 0)  # time, env steps, updates at the last line
+        self._process = psutil.Process()
+
+    def update(self, metrics: Mapping[str, Tensor]) -> None:
+        """Note the metrics of one update; nothing is computed yet."""
+        self._pending.append(metrics)
+
+    def fragment(
+        self, env_steps: int, fragment: Batch, report: Report, learn_seconds: float
+    ) -> None:
+        """Note what a fragment brought; write a line if it is time."""
+        self._episodes += report.episodes
+        self._episode_count += len(report.episodes)
+        for name, seconds in {**report.seconds, "learn": learn_seconds}.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        before, self._env_steps = self._env_steps, env_steps
+        if env_steps // self.log_every > before // self.log_every:
+            self._write_line(env_steps, fragment)
+
+    def evaluation(self, env_steps: int, episodes: Sequence[Episode]) -> None:
+        """Note the result of an evaluation; it goes into the next line."""
+        self._evaluation = {
+            "evaluation/return": float(np.mean([episode.value for episode in episodes])),
+            "evaluation/length": float(np.mean([episode.length for episode in episodes])),
+        }
+        self.board.scalars(self._evaluation, env_steps)
+        self.view.evaluated(env_steps, self._evaluation["evaluation/return"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Unfinished sums and the extent of progress.csv."""
+        self._fold()
+        return {
+            "env_steps": self._env_steps,
+            "sums": {name: list(pair) for name, pair in self._sums.items()},
+            "episodes": [[e.env_id, e.value, e.length] for e in self._episodes],
+            "episode_count": self._episode_count,
+            "evaluation": self._evaluation,
+            "columns": self.progress.columns,
+            "rows": self.progress.rows,
+            "timing": [self.timing.columns, self.timing.rows],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`; lines written after it are dropped."""
+        self._env_steps = state["env_steps"]
+        self._sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
+        self._episodes = [Episode(*values) for values in state["episodes"]]
+        self._episode_count = state["episode_count"]
+        self._evaluation = state["evaluation"]
+        self.progress.cut(state["columns"], state["rows"])
+        self.timing.cut(*state["timing"])
+        self._mark = (perf_counter(), self._env_steps, self.learner.version)
+
+    def close(self) -> None:
+        """Flush everything."""
+        self.view.close()
+        self.board.close()
+
+    def _fold(self) -> None:
+        # Summed one by one in double precision, so that it does not matter when it is done.
+        tensors: dict[str, list[Tensor]] = {}
+        for metrics in self._pending:
+            for name, tensor in metrics.items():
+                tensors.setdefault(name, []).append(tensor)
+        self._pending = []
+        for name, scalars in tensors.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            for number in torch.stack(scalars).double().tolist():
+                total += number
+            self._sums[name] = (total, count + len(scalars))
+
+    def _write_line(self, env_steps: int, fragment: Batch) -> None:
+        self._fold()
+        learner = self.learner
+        returns = [episode.value for episode in self._episodes]
+        lengths = [episode.length for episode in self._episodes]
+        line: dict[str, float | int | None] = {
+            "episode/return": float(np.mean(returns)) if returns else None,
+            "episode/length": float(np.mean(lengths)) if lengths else None,
+        }
+        line |= {name: total / count for name, (total, count) in self._sums.items()}
+        rates = learner.learning_rates(env_steps)
+        line |= {f"learning_rate/{name}": rate for name, rate in rates.items()}
+        scalars = learner.agent.monitor(env_steps)
+        line |= {f"exploration/{name}": value for name, value in scalars.items()}
+        line |= {f"memory/{name}": value for name, value in self.memory.monitor().items()}
+        counts = {
+            "env_steps": env_steps,
+            "updates": learner.version,
+            "episodes": self._episode_count,
+        }
+        self.progress.add({**counts, **line, **self._evaluation})
+        timing = self._timing(env_steps)
+        self.timing.add({"env_steps": env_steps, **timing})
+        self.board.scalars({**line, **timing}, env_steps)
+        if self.histograms:
+            self.board.histograms(fragment.action, learner.agent.policy, env_steps)
+        self.view.update(env_steps, line["episode/return"])
+        self._sums, self._episodes, self._evaluation, self._seconds = {}, [], {}, {}
+
+    def _timing(self, env_steps: int) -> dict[str, float | int | None]:
+        now = perf_counter()
+        before, steps, updates = self._mark
+        self._mark = (now, env_steps, self.learner.version)
+        wall = max(now - before, 1e-9)
+        return {
+            "speed/env_steps_per_s": (env_steps - steps) / wall,
+            "speed/updates_per_s": (self.learner.version - updates) / wall,
+            **{f"time/{name}": seconds / wall for name, seconds in self._seconds.items()},
+            "system/memory_mib": self._process.memory_info().rss / 2**20,
+        }

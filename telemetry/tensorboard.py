@@ -1,0 +1,68 @@
+"""What TensorBoard shows of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class TensorBoard:
+    """Event files in a run's folder; the x axis is environment steps.
+
+    Args:
+        folder: where the event files go.
+        purge_step: on resume, events from this step on are hidden, since they come again.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # imports slowly
+
+        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def scalars(self, values: Mapping[str, float | None], step: int) -> None:
+        """Write numbers by tag; ``None`` is left out."""
+        for tag, value in values.items():
+            if value is not None:
+                self.writer.add_scalar(tag, value, step)
+
+    def text(self, tag: str, text: str) -> None:
+        """Write preformatted text."""
+        self.writer.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), 0)
+
+    def histograms(self, action: Tensor, module: nn.Module, step: int) -> None:
+        """Write the actions taken and every weight tensor."""
+        self.writer.add_histogram("actions", action.float().flatten(), step)
+        for name, parameter in module.named_parameters():
+            self.writer.add_histogram(f"weights/{name}", parameter.detach(), step)
+
+    def hparams(self, settings: Mapping[str, Any], results: Mapping[str, float]) -> None:
+        """Write the run's settings with its final result, for the HParams tab."""
+        from torch.utils.tensorboard.summary import hparams
+
+        flat = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in _flatten(settings)
+        }
+        for summary in hparams(flat, dict(results)):
+            self.writer._get_file_writer().add_summary(summary)
+        for tag, value in results.items():
+            self.writer.add_scalar(tag, value)
+
+    def flush(self) -> None:
+        """Hand what is buffered to the operating system."""
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.writer.close()
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        flat += _flatten(value, path) if isinstance(value, Mapping) else [(path, value)]
+    return [(path, value) for path, value in flat if value is not None]
