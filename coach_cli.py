@@ -1,1 +1,254 @@
-"""The command line: parse, hand over to runners, say clearly what went wrong."""
+"""The command line: parse, hand over to runners, say clearly what went wrong.
+
+torch and everything that needs it is imported inside the commands, so that help and lists answer
+at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Deep reinforcement learning from composable parts: one YAML preset, every scale.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+PresetArgument = Annotated[
+    str, typer.Argument(metavar="PRESET", help="Name, YAML file, or a run's folder with --resume.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a setting; may be repeated."),
+]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE.py|MODULE", help="Import your own parts; repeatable."),
+]
+RunDirOption = Annotated[
+    Path, typer.Option("--run-dir", help="Where run folders are made.", envvar="COACH_RUN_DIR")
+]
+RUNS = Path("runs")
+
+
+@app.command("list")
+def list_parts(
+    kind: Annotated[
+        str | None, typer.Argument(help="presets, agents, heads, memories, ... or nothing for all.")
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """List presets and parts."""
+    from coach.runners import catalog
+
+    _load_plugins(plugin)
+    catalog.print_list(console, catalog.kind_of(kind) if kind else None)
+
+
+@app.command()
+def describe(
+    kind: Annotated[str, typer.Argument(help="agent, head, memory, preset, ...")],
+    name: Annotated[str, typer.Argument(help="A name from `coach list`.")],
+    plugin: PluginOption = None,
+) -> None:
+    """Show the purpose, settings, defaults and source of a part."""
+    from coach.runners import catalog
+
+    _load_plugins(plugin)
+    catalog.print_description(console, catalog.kind_of(kind), name)
+
+
+@app.command()
+def train(
+    preset: PresetArgument,
+    set_: SetOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Environment steps of the run.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    plugin: PluginOption = None,
+    run_dir: RunDirOption = RUNS,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the preset's newest run, or the given folder."),
+    ] = False,
+    stop_at_target: Annotated[
+        bool,
+        typer.Option(
+            "--stop-at-target",
+            help="End at the preset's target; the exit status says if it was met.",
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show only the result.")] = False,
+) -> None:
+    """Train a preset; everything it produces goes to a folder of its own."""
+    from coach.runners import folder as run_folder
+    from coach.runners import preset as presets
+    from coach.runners import training
+
+    plugins = _load_plugins(plugin)
+    overrides = _overrides(set_, seed, steps, device)
+    if stop_at_target:
+        overrides.append("evaluation.stop_at_target=true")
+    given = Path(preset)
+    if resume:
+        folder = given if run_folder.is_run(given) else run_folder.latest(run_dir, given.stem, seed)
+        settings, facts = run_folder.read(folder)
+        _load_plugins([name for name in facts["plugins"] if name not in plugins])
+        run = training.resume(folder, presets.override(settings, overrides), console, quiet)
+    else:
+        _refuse_run_folder(given)
+        name, settings = presets.load(preset, overrides)
+        run = training.start(name, settings, run_dir, console, plugins, quiet)
+    result = run.train()
+    _print_result(result, run.experiment.target)
+    if result.stopped.startswith("interrupted"):
+        console.print(f"Continue with: coach train {result.folder} --resume", highlight=False)
+        raise typer.Exit(143 if "SIGTERM" in result.stopped else 130)
+    if stop_at_target and result.stopped != "target reached":
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 20,
+    video: Annotated[bool, typer.Option("--video", help="Record the first episode.")] = False,
+    last: Annotated[
+        bool, typer.Option("--last", help="Play the newest checkpoint, not the best policy.")
+    ] = False,
+    set_: SetOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Play a run's best policy without exploring and print its returns."""
+    from coach.runners import folder as run_folder
+    from coach.runners import preset as presets
+    from coach.runners.replaying import evaluate_run
+
+    settings, facts = run_folder.read(run)
+    _load_plugins([*(plugin or []), *facts["plugins"]])
+    settings = presets.override(settings, set_ or [])
+    played, policy = evaluate_run(run, settings, episodes, console.print, last, video)
+    _print_episodes(played, policy)
+    if video:
+        console.print(f"Video: {run / 'videos'}", highlight=False)
+
+
+@app.command()
+def verify(
+    preset: PresetArgument,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Default: the preset's.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds trained side by side.")] = 1,
+    set_: SetOption = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    plugin: PluginOption = None,
+    run_dir: RunDirOption = RUNS,
+) -> None:
+    """Train a preset for several seeds and compare with its target."""
+    from coach.runners import preset as presets
+    from coach.runners import verify as verification
+
+    plugins = _load_plugins(plugin)
+    name, settings = presets.load(preset, _overrides(set_, None, None, device))
+    verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins)
+    verification.print_verdict(console, verdict)
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+def main() -> NoReturn:
+    """Entry point: errors meant for a person are printed without a traceback."""
+    from coach.core.errors import CoachError
+
+    try:
+        app(prog_name="coach")
+    except CoachError as error:
+        errors.print("[bold red]Error:[/bold red] ", end="")
+        errors.print(error.args[0], markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _overrides(
+    set_: list[str] | None, seed: int | None, steps: int | None, device: str | None
+) -> list[str]:
+    given = {"run.seed": seed, "run.steps": steps, "run.device": device}
+    flags = [f"{key}={value}" for key, value in given.items() if value is not None]
+    return [*(set_ or []), *flags]
+
+
+def _load_plugins(plugins: list[str] | None) -> list[str]:
+    from coach.core.registry import load_plugin
+
+    for plugin in plugins or []:
+        load_plugin(plugin)
+    # Kept with the run, so that resume and evaluate find them from anywhere.
+    return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or []]
+
+
+def _refuse_run_folder(path: Path) -> None:
+    from coach.core.errors import CoachError
+
+    if path.is_dir():
+        raise CoachError(
+            f"{path} is a folder.",
+            f"To continue that run: coach train {path} --resume. To train its preset anew: "
+            f"coach train {path / 'preset.yaml'}.",
+        )
+
+
+def _print_result(result: Any, target: Any) -> None:
+    from rich.table import Table
+
+    table = Table(title="Result", title_justify="left", show_header=False)
+    table.add_column(style="cyan")
+    table.add_column(justify="right")
+    table.add_row("environment steps", f"{result.env_steps:,}")
+    table.add_row("wall time", f"{result.seconds:.1f} s")
+    if result.evaluation is not None:
+        table.add_row("last evaluation", f"{result.evaluation:.1f}")
+        table.add_row("best evaluation", f"{result.best:.1f}")
+    if target is not None and result.best is not None:
+        met = result.best >= target.return_
+        mark = "[green]reached[/green]" if met else "[red]not reached[/red]"
+        table.add_row("target", f"{target.return_:g} {mark}")
+    if result.stopped:
+        table.add_row("ended early", result.stopped)
+    console.print(table)
+    console.print(f"Run folder:  {result.folder}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Watch:       tensorboard --logdir {result.folder.parent.parent}", highlight=False
+    )
+    console.print(f"Play:        coach evaluate {result.folder}", highlight=False, soft_wrap=True)
+
+
+def _print_episodes(episodes: list[Any], policy: dict[str, Any]) -> None:
+    import numpy as np
+    from rich.table import Table
+
+    returns = np.array([episode.value for episode in episodes])
+    lengths = np.array([episode.length for episode in episodes])
+    table = Table(title=f"Policy of environment step {policy['env_steps']:,}", title_justify="left")
+    for column in ("episodes", "mean return", "deviation", "lowest", "highest", "mean length"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        str(len(episodes)),
+        *(
+            f"{value:.1f}"
+            for value in (returns.mean(), returns.std(), returns.min(), returns.max())
+        ),
+        f"{lengths.mean():.1f}",
+    )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from coach.core.batch import Batch, State
 from coach.core.context import Context
 from coach.core.exploration import Exploration
 from coach.core.registry import register
-from coach.core.schema import Count, Fraction
+from coach.core.schema import Count, Share
 from coach.core.spec import Spec
 from coach.explorations.epsilon_greedy import EpsilonGreedy
 
@@ -43,14 +43,14 @@ class DQN(Agent):
         exploration: Exploration | None = None,
         double: bool = True,
         target_every: Count = 1_000,
-        target_tau: Fraction = 1.0,
+        target_tau: Share = 1.0,
     ) -> None:
         super().__init__(spec)
         spec.num_actions("agent dqn")
         self.online = (network or Network(spec, heads={"q": "q"})).require("dqn", q="values")
         self.target = Target(self.online, every=target_every, tau=target_tau)
         self.exploration = (exploration or EpsilonGreedy()).require("dqn", "values")
-        self.double = double
+        self.decoupled = double  # nn.Module has a method called double
 
     @property
     def policy(self) -> Network:
@@ -65,7 +65,7 @@ class DQN(Agent):
         now = self.online(batch.obs).q
         with torch.no_grad():
             later = self.target(batch.next_obs).q
-            chooser = self.online(batch.next_obs).q if self.double else later
+            chooser = self.online(batch.next_obs).q if self.decoupled else later
             best = chooser.mean.argmax(-1)  # [B]
         loss, surprise = now.td_loss(batch.action, batch.reward, batch.discount, later, best)
         metrics = {"q/mean": now.mean.detach().mean(), "q/td_error": surprise.mean()}

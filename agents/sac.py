@@ -20,7 +20,7 @@ from coach.core.batch import Batch, State
 from coach.core.context import Context
 from coach.core.exploration import Exploration
 from coach.core.registry import register
-from coach.core.schema import Count, Fraction, Positive
+from coach.core.schema import Count, Positive, Share
 from coach.core.spec import Spec
 from coach.explorations.sample import Sample
 from coach.functional.targets import soft_value, td_target
@@ -52,7 +52,7 @@ class SAC(Agent):
         temperature: Positive = 1.0,
         learn_temperature: bool = True,
         target_entropy: float | None = None,
-        target_tau: Fraction = 0.005,
+        target_tau: Share = 0.005,
         target_every: Count = 1,
     ) -> None:
         super().__init__(spec)

@@ -44,9 +44,7 @@ def dense_stack(
     init: Initializer = "default",
     layer_norm: bool = False,
 ) -> nn.Sequential:
-    """Linear layers of the given widths, each with its activation: ``[B, inputs]`` to
-    ``[B, hidden[-1]]``.
-    """
+    """Linear layers with their activations: ``[B, inputs]`` to ``[B, hidden[-1]]``."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers.append(initialized(nn.Linear(inputs, width), init))

@@ -14,6 +14,7 @@ class Embedder(nn.Module):
     """
 
     kind: ClassVar[str] = "embedder"
+    injected = frozenset({"space"})
     features: int
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -7,17 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from coach.core.errors import SettingError
+from coach.core.spec import AnySpace
 from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
 
-def is_image(space: spaces.Space) -> bool:
+def is_image(space: AnySpace) -> bool:
     """A Box of three dimensions: height, width and channels in either order."""
     return isinstance(space, spaces.Box) and len(space.shape) == 3
 
 
-def flat_size(space: spaces.Space) -> int:
+def flat_size(space: AnySpace) -> int:
     """Width of the vector that `flat_encoder` makes of one observation.
 
     Raises:
@@ -40,7 +41,7 @@ def flat_size(space: spaces.Space) -> int:
     )
 
 
-def flat_encoder(space: spaces.Space) -> Callable[[Tensor], Tensor]:
+def flat_encoder(space: AnySpace) -> Callable[[Tensor], Tensor]:
     """A function from a batch of observations to float vectors ``[B, flat_size]``.
 
     Whole numbers become one-hot vectors, bytes are scaled to [0, 1].

@@ -16,6 +16,7 @@ class Head(nn.Module):
     """
 
     kind: ClassVar[str] = "head"
+    injected = frozenset({"features", "spec"})
     provides: ClassVar[str]
 
     def forward(self, features: Tensor) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from coach.architectures.encoding import is_image
 from coach.core.errors import SettingError
+from coach.core.spec import AnySpace
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ class ImageReader(nn.Module):
         owner: name of the embedder, for the error.
     """
 
-    def __init__(self, space: spaces.Space, owner: str) -> None:
+    def __init__(self, space: AnySpace, owner: str) -> None:
         super().__init__()
         if not is_image(space):
             raise SettingError(

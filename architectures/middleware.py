@@ -16,12 +16,13 @@ class Middleware(nn.Module):
     """
 
     kind: ClassVar[str] = "middleware"
+    injected = frozenset({"features"})
     outputs: int
 
     def forward(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, features]`` and the state before, to ``[B, outputs]`` and the state after."""
         raise TypeError(f"{type(self).__name__} must define `forward`")
 
-    def initial_state(self, num_envs: int) -> State:  # noqa: ARG002 (part of the contract)
+    def initial_state(self, num_envs: int) -> State:
         """State at the start of an episode; ``None`` for feed-forward middleware."""
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from coach.architectures.normalizers import ObservationNormalizer, RewardScale
 from coach.core.batch import State
 from coach.core.errors import SettingError, nearest
 from coach.core.schema import Part, PartLike
-from coach.core.spec import Spec
+from coach.core.spec import AnySpace, Spec
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -45,7 +45,8 @@ class Network(nn.Module):
         normalize_rewards: scale rewards by the deviation of the running return.
     """
 
-    composite = True
+    composite: ClassVar[bool] = True
+    injected = frozenset({"spec"})
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class Network(nn.Module):
             SettingError: a head is missing or of the wrong kind.
         """
         for name, wanted in provides.items():
-            head = self.heads[name] if name in self.heads else None
+            head = dict(self.heads.items()).get(name)
             if head is None:
                 raise SettingError(
                     "agent.network.heads",
@@ -142,7 +143,7 @@ class Trunk(nn.Module):
 
     def __init__(
         self,
-        keys: Mapping[str, spaces.Space],
+        keys: Mapping[str, AnySpace],
         embedders: Mapping[str, Part[Embedder]],
         middleware: Part[Middleware],
     ) -> None:
@@ -159,17 +160,17 @@ class Trunk(nn.Module):
         return after
 
 
-def observation_keys(space: spaces.Space, prefix: str = "") -> dict[str, spaces.Space]:
+def observation_keys(space: AnySpace, prefix: str = "") -> dict[str, AnySpace]:
     """The leaf spaces of an observation by dotted path; one empty path if it is no Dict."""
     if not isinstance(space, spaces.Dict):
         return {prefix: space}
-    found: dict[str, spaces.Space] = {}
+    found: dict[str, AnySpace] = {}
     for key, inner in space.spaces.items():
         found.update(observation_keys(inner, f"{prefix}.{key}" if prefix else str(key)))
     return found
 
 
-def _embedders(keys: Mapping[str, spaces.Space], embedder: Any) -> dict[str, Part[Embedder]]:
+def _embedders(keys: Mapping[str, AnySpace], embedder: Any) -> dict[str, Part[Embedder]]:
     if embedder is None:
         embedder = {}
     per_key = isinstance(embedder, Mapping) and "type" not in embedder

@@ -110,4 +110,4 @@ class RewardScale(nn.Module):
         saved = state_dict.get(f"{prefix}running")
         if saved is not None:
             self.running = self.running.new_zeros(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -40,7 +40,8 @@ class Target(nn.Module):
         self.updates += 1
         if self.updates % self.every:
             return
-        mine, theirs = list(self.network.parameters()), list(online.parameters())
+        mine: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = list(online.parameters())
         if self.tau == 1.0:
             torch._foreach_copy_(mine, theirs)
         else:

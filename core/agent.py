@@ -87,6 +87,7 @@ class Agent(nn.Module):
     """
 
     kind: ClassVar[str] = "agent"
+    injected = frozenset({"spec"})
     #: How far acting weights may lag behind the learner; ``None`` is no limit, 0 is on-policy only.
     max_policy_lag: ClassVar[int | None] = None
     #: Kinds of memory (`Memory.order`) that the objectives can learn from.

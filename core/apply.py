@@ -18,5 +18,5 @@ class Apply(Protocol):
 class Local:
     """The optimiser of this process steps its own parameters."""
 
-    def __call__(self, optimizer: torch.optim.Optimizer, group: FlatParameters) -> None:  # noqa: ARG002 (the contract)
+    def __call__(self, optimizer: torch.optim.Optimizer, group: FlatParameters) -> None:
         optimizer.step()

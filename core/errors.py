@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class CoachError(Exception):
-    """A mistake or a mishap that the user can act on; the command line prints it without a traceback.
+    """A mistake or mishap that the user can act on; the command line shows no traceback for it.
 
     Args:
         problem: what is wrong, in one sentence.

@@ -19,13 +19,14 @@ class Exploration(ABC):
     """
 
     kind: ClassVar[str] = "exploration"
+    injected = frozenset({"spec"})
     consumes: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def __call__(self, output: Any, ctx: Context) -> Tensor:
         """The action of each row."""
 
-    def monitor(self, step: int) -> dict[str, float]:  # noqa: ARG002 (part of the contract)
+    def monitor(self, step: int) -> dict[str, float]:
         """Scalars worth logging at ``step``, such as epsilon."""
         return {}
 

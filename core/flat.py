@@ -28,29 +28,36 @@ class FlatParameters:
         like = self.parameters[0]
         flat = torch.zeros(total, dtype=like.dtype, device=like.device)
         self.gradient = torch.zeros_like(flat)
-        self.gradients = []
+        self.gradients: list[Tensor] = []
         for parameter, offset in zip(self.parameters, offsets):
-            view = flat[offset : offset + parameter.numel()].view(parameter.shape)
+            span = slice(offset, offset + parameter.numel())
+            view = _shaped(flat[span], parameter)
             view.copy_(parameter.data)
+            self.gradients.append(_shaped(self.gradient[span], parameter))
             parameter.data = view
-            self.gradients.append(
-                self.gradient[offset : offset + parameter.numel()].view(parameter.shape)
-            )
         self.vector = nn.Parameter(flat)
         self.vector.grad = self.gradient
 
     def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy gradients, in the order of the parameters, into the flat one; ``None`` is zero."""
-        if any(gradient is None for gradient in gradients):
+        given = [gradient for gradient in gradients if gradient is not None]
+        views = self.gradients
+        if len(given) < len(views):
             self.gradient.zero_()
-            pairs = [(v, g) for v, g in zip(self.gradients, gradients) if g is not None]
-            torch._foreach_copy_([view for view, _ in pairs], [grad for _, grad in pairs])
-        else:
-            torch._foreach_copy_(self.gradients, gradients)
+            views = [view for view, g in zip(views, gradients) if g is not None]
+        torch._foreach_copy_(views, given)
 
     def clip(self, max_norm: float | None) -> Tensor:
         """Scale the gradient down to ``max_norm``; returns the norm it had."""
-        norm = torch.linalg.vector_norm(self.gradient)
+        norm: Tensor = torch.linalg.vector_norm(self.gradient)
         if max_norm is not None:
             self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
+
+
+def _shaped(span: Tensor, like: Tensor) -> Tensor:
+    # Convolutions keep their memory format, which decides how fast they run.
+    if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        outputs, inputs, height, width = like.shape
+        return span.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+    return span.view(like.shape)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from coach.core.batch import leaves
 from coach.core.errors import SettingError
-from coach.core.spec import Spec
+from coach.core.spec import AnySpace, Spec
 from gymnasium import spaces
 
 
-def observation_layout(space: spaces.Space) -> Any:
+def observation_layout(space: AnySpace) -> Any:
     """A tree of ``(shape, dtype)`` like the observation; float64 is stored as float32.
 
     Raises:
@@ -40,7 +41,7 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.int64
 
 
-def action_layout(space: spaces.Space) -> tuple[tuple[int, ...], torch.dtype]:
+def action_layout(space: AnySpace) -> tuple[tuple[int, ...], torch.dtype]:
     """Shape and type of an agent's action: a number for Discrete, else a flat vector."""
     if isinstance(space, spaces.Discrete):
         return (), torch.int64
@@ -65,7 +66,8 @@ def row_bytes(layout: Any) -> int:
     if isinstance(layout, dict):
         return sum(row_bytes(inner) for inner in layout.values())
     shape, dtype = layout
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    size: int = math.prod(shape) * dtype.itemsize
+    return size
 
 
 def transition_bytes(spec: Spec) -> int:

@@ -20,6 +20,7 @@ class Memory(ABC):
     """
 
     kind: ClassVar[str] = "memory"
+    injected = frozenset({"spec", "num_envs", "seed"})
     #: What it holds: "replay" (any policy's transitions) or "rollout" (the current policy's).
     order: ClassVar[str]
     #: Steps per environment that suit it best between two looks at the learner.
@@ -50,7 +51,7 @@ class Memory(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`; stored rows have been given back to `load_rows` before."""
 
-    def pending_bytes(self, saved: list[int]) -> int:  # noqa: ARG002 (part of the contract)
+    def pending_bytes(self, saved: list[int]) -> int:
         """Size of the rows written after the positions ``saved``."""
         return 0
 

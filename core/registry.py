@@ -39,6 +39,12 @@ KINDS = {
     "environment": "coach.environments",
 }
 
+
+def plural(kind: str) -> str:
+    """The word for several parts of a kind, as `coach list` takes it."""
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+
+
 _registered: dict[tuple[str, str], type] = {}
 
 
@@ -73,7 +79,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
                 "Give one of them another name in @register(...).",
             )
         _registered[kind, name] = cls
-        cls.registered_name = name
+        cls.registered_name = name  # type: ignore[attr-defined]
         return cls
 
     return add
@@ -101,11 +107,12 @@ def find(kind: str, name: str, key: str = "") -> type:
     load_entry_points()
     if (kind, name) in _registered:
         return _registered[kind, name]
+    known = [entry.name for entry in entries(kind)]
     raise SettingError(
         key,
         f"there is no {kind} called '{name}'",
-        f"{nearest(name, [entry.name for entry in entries(kind)])} "
-        f"`coach list {kind}s` shows them all; your own come in with --plugin FILE.py.".strip(),
+        f"{nearest(name, known)} `coach list {plural(kind)}` shows them all; your own come in "
+        "with --plugin FILE.py.".strip(),
     )
 
 

@@ -2,8 +2,9 @@
 
 `build` reads a class's constructor: argument names are the keys, annotations convert and check the
 values, defaults fill in. A nested mapping becomes a nested part. What a constructor needs but a
-preset cannot know (the spec, the number of environments) is *injected* by name. Anything else that
-does not fit stops with a `SettingError` naming the key path and the remedy.
+preset cannot know (the spec, the number of environments) is *injected*: each contract class lists
+the names in its attribute ``injected``. Anything else that does not fit stops with a `SettingError`
+naming the key path and the remedy.
 """
 
 from __future__ import annotations
@@ -26,17 +27,15 @@ from typing import (
 )
 
 from coach.core.errors import SettingError, nearest
-from coach.core.registry import find
+from coach.core.registry import find, plural
 from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
-#: Constructor arguments that the builder supplies; they are not settings.
-INJECTED = frozenset({"spec", "num_envs", "seed", "space", "features"})
-
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
@@ -106,16 +105,22 @@ def build_part(kind: str, value: Any, key: str = "", **injected: Any) -> Built[A
     return Built(built.value, {"type": name, **built.plain})
 
 
+def injected_into(cls: type) -> frozenset[str]:
+    """Constructor arguments of a class that the builder supplies; they are not settings."""
+    names: frozenset[str] = getattr(cls, "injected", frozenset())
+    return names
+
+
 def parameters(cls: type) -> dict[str, tuple[Any, Any]]:
     """Settings of a class: YAML key -> (annotation, default); a missing default is ``...``."""
-    hints = get_type_hints(cls.__init__, include_extras=True)
+    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     return {
         name.rstrip("_"): (
             hints.get(name, Any),
             ... if parameter.default is parameter.empty else parameter.default,
         )
         for name, parameter in inspect.signature(cls).parameters.items()
-        if name not in INJECTED
+        if name not in injected_into(cls)
     }
 
 
@@ -125,7 +130,7 @@ def _named(kind: str, value: Any, key: str) -> tuple[str, type, dict[str, Any]]:
         raise SettingError(
             key,
             f"expected the name of a {kind} or a mapping with 'type:', got {value!r}",
-            f"`coach list {kind}s` shows the names.",
+            f"`coach list {plural(kind)}` shows the names.",
         )
     rest = dict(settings)
     name = rest.pop("type")
@@ -148,7 +153,7 @@ def _settings(
     plain: dict[str, Any] = {}
     for name in signature:
         public = name.rstrip("_")
-        if name in INJECTED:
+        if name in injected_into(cls):
             if name in injected:
                 arguments[name] = injected[name]
             continue

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from coach.core.errors import SettingError
 from gymnasium import spaces
+
+#: A Gymnasium space of whatever values.
+AnySpace: TypeAlias = "spaces.Space[Any]"
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,10 @@ class Spec:
         action: Box, Discrete, MultiDiscrete or MultiBinary.
     """
 
-    observation: spaces.Space
-    action: spaces.Space
+    observation: AnySpace
+    action: AnySpace
 
-    def require_action(self, owner: str, *kinds: type[spaces.Space]) -> None:
+    def require_action(self, owner: str, *kinds: type[AnySpace]) -> None:
         """Stop unless the action space is one of ``kinds``.
 
         Raises:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from coach.core.spec import AnySpace
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 
-def to_environment(space: spaces.Space) -> Callable[[NDArray[Any]], list[Any]]:
+def to_environment(space: AnySpace) -> Callable[[NDArray[Any]], list[Any]]:
     """A function from an action array ``[N, ...]`` to one action per environment.
 
     Discrete actions are shifted to the space's start; Box actions are clipped to its bounds and
@@ -32,7 +33,6 @@ def to_environment(space: spaces.Space) -> Callable[[NDArray[Any]], list[Any]]:
 
             return bounded
         case spaces.MultiDiscrete():
-            start, shape, dtype = space.start.reshape(-1), space.shape, space.dtype
-            return lambda action: list((action + start).reshape(-1, *shape).astype(dtype))
-    shape, dtype = space.shape or (), space.dtype
-    return lambda action: list(action.reshape(-1, *shape).astype(dtype))
+            first, form = space.start.reshape(-1), space.dtype
+            return lambda action: list((action + first).reshape(-1, *space.shape).astype(form))
+    return lambda action: list(action.reshape(-1, *(space.shape or ())).astype(space.dtype))

@@ -19,7 +19,7 @@ class Greedy(Exploration):
 
     consumes = ("values", "distribution", "action")
 
-    def __call__(self, output: Any, ctx: Context) -> Tensor:  # noqa: ARG002 (the contract)
+    def __call__(self, output: Any, ctx: Context) -> Tensor:
         if isinstance(output, Tensor):
             return output
         values = getattr(output, "mean", None)

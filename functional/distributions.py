@@ -67,7 +67,7 @@ class MultiCategorical:
     """
 
     def __init__(self, logits: Tensor, sizes: tuple[int, ...]) -> None:
-        self.parts = [Categorical(part) for part in logits.split(sizes, -1)]
+        self.parts = [Categorical(part) for part in torch.split(logits, list(sizes), -1)]
 
     def sample(self, ctx: Context) -> Tensor:
         return torch.stack([part.sample(ctx) for part in self.parts], -1)
@@ -133,7 +133,7 @@ class SquashedGaussian:
         return self.squash(self.inner.sample(ctx))
 
     def sample_with_log_prob(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A reparametrised sample ``[B, D]`` and its log-density ``[B]``, without inverting tanh."""
+        """A reparametrised sample ``[B, D]`` and its log-density ``[B]``; tanh is not inverted."""
         mean = self.inner.mean
         noise = torch.randn(mean.shape, generator=rng, device=mean.device)
         raw = torch.addcmul(self.inner.mean, self.inner.log_std.exp(), noise)

@@ -72,7 +72,5 @@ def gae(
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
-    """Share of the returns' variance that the values explain: 1 is perfect, 0 no better than a
-    constant.
-    """
+    """Share of the returns' variance that the values explain; a constant value explains 0."""
     return 1 - (returns - value).var(correction=0) / returns.var(correction=0).clamp(min=1e-8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from coach.core.errors import SettingError
@@ -78,7 +79,8 @@ class Exponential(Schedule):
         self.start, self.decay, self.steps, self.end = start, decay, steps, end
 
     def __call__(self, step: int) -> float:
-        return max(self.end, self.start * self.decay ** (step / self.steps))
+        share: float = self.decay ** (step / self.steps)
+        return max(self.end, self.start * share)
 
 
 @register("schedule", "piecewise")
@@ -91,7 +93,7 @@ class Piecewise(Schedule):
 
     def __init__(self, points: list[tuple[int, float]]) -> None:
         steps = [step for step, _ in points]
-        if not points or any(later <= earlier for earlier, later in zip(steps, steps[1:])):
+        if not points or any(later <= earlier for earlier, later in pairwise(steps)):
             raise SettingError(
                 "points",
                 f"the steps of a piecewise schedule must increase, got {steps}",

@@ -63,7 +63,7 @@ class Rollout(Memory):
                 yield whole
                 continue
             order = torch.randperm(total, generator=self.rng)
-            for index in order.split(size):
+            for index in torch.split(order, size):
                 yield whole[index]
 
     def monitor(self) -> dict[str, float]:

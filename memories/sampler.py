@@ -15,7 +15,7 @@ class Sampler(ABC):
 
     kind: ClassVar[str] = "sampler"
 
-    def attach(self, stripes: Stripes) -> int:  # noqa: ARG002 (part of the contract)
+    def attach(self, stripes: Stripes) -> int:
         """Get to know the storage; returns the bytes that the sampler itself will take."""
         return 0
 
@@ -34,7 +34,7 @@ class Sampler(ABC):
     def feedback(self, index: Tensor, priority: Tensor) -> None:
         """Take the priorities ``[B]`` that the objectives found for rows."""
 
-    def monitor(self, step: int) -> dict[str, float]:  # noqa: ARG002 (part of the contract)
+    def monitor(self, step: int) -> dict[str, float]:
         """Scalars worth logging."""
         return {}
 

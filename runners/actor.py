@@ -84,7 +84,7 @@ class Actor:
         batch.version = self.version
         return batch
 
-    def publish(self, policy: nn.Module, version: int) -> None:  # noqa: ARG002 (the contract)
+    def publish(self, policy: nn.Module, version: int) -> None:
         """Nothing to move: the agent acts with the weights that are being learned."""
         self.version = version
 

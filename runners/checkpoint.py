@@ -1,9 +1,9 @@
 """Checkpoints: everything a run needs to continue bit for bit, written atomically.
 
-A checkpoint is a folder ``step-<n>`` with the state as safetensors and JSON, and a manifest, written
-last, that lists every file with its checksum. Stored transitions are not written again and again:
-they go to an append-only journal of chunks, each once, and the manifest lists the chunks that are
-still needed. Nothing is ever unpickled.
+A checkpoint is a folder ``step-<n>`` with the state as safetensors and JSON, and a manifest,
+written last, that lists every file with its checksum. Stored transitions are not written again and
+again: they go to an append-only journal of chunks, each once, and the manifest lists the chunks
+that are still needed. Nothing is ever unpickled.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class LiveView:
 
     def _words(self, env_steps: int) -> str:
         speed = (env_steps - self._first) / max(monotonic() - self._begin, 1e-9)
-        return f"return {_number(self._training)}  evaluation {_number(self._evaluation)}  {speed:,.0f}/s"
+        returns = f"return {_number(self._training)}  evaluation {_number(self._evaluation)}"
+        return f"{returns}  {speed:,.0f}/s"
 
     def _line(self, env_steps: int) -> None:
         self._said = monotonic()

@@ -46,8 +46,8 @@ class TensorBoard:
             name: value if isinstance(value, bool | int | float | str) else str(value)
             for name, value in _flatten(settings)
         }
-        for summary in hparams(flat, dict(results)):
-            self.writer._get_file_writer().add_summary(summary)
+        for summary in hparams(flat, dict(results)):  # type: ignore[no-untyped-call]
+            self.writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
         for tag, value in results.items():
             self.writer.add_scalar(tag, value)
 

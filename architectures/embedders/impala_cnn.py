@@ -7,7 +7,7 @@ from coach.architectures.embedder import Embedder
 from coach.architectures.images import ImageReader, flat_output
 from coach.core.registry import register
 from coach.core.schema import Count
-from gymnasium import spaces
+from coach.core.spec import AnySpace
 from torch import Tensor, nn
 
 
@@ -39,7 +39,7 @@ class ImpalaCNN(Embedder):
 
     def __init__(
         self,
-        space: spaces.Space,
+        space: AnySpace,
         channels: list[Count] = [16, 32, 32],  # noqa: B006 (a schema default, never changed)
         width: Count = 256,
     ) -> None:
@@ -57,9 +57,8 @@ class ImpalaCNN(Embedder):
             inputs = outputs
         body = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
         flat = flat_output(body, self.read.size, "impala_cnn")
-        self.layers = nn.Sequential(*body, nn.Linear(flat, width), nn.ReLU()).to(
-            memory_format=torch.channels_last
-        )
+        self.layers = nn.Sequential(*body, nn.Linear(flat, width), nn.ReLU())
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features = width
 
     def forward(self, obs: Tensor) -> Tensor:

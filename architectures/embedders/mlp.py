@@ -7,7 +7,7 @@ from coach.architectures.embedder import Embedder
 from coach.architectures.encoding import flat_encoder, flat_size
 from coach.core.registry import register
 from coach.core.schema import Count
-from gymnasium import spaces
+from coach.core.spec import AnySpace
 from torch import Tensor
 
 
@@ -24,7 +24,7 @@ class MLP(Embedder):
 
     def __init__(
         self,
-        space: spaces.Space,
+        space: AnySpace,
         hidden: list[Count] = [64, 64],  # noqa: B006 (a schema default, never changed)
         activation: Activation = "relu",
         init: Initializer = "default",

@@ -8,7 +8,7 @@ from coach.architectures.embedder import Embedder
 from coach.architectures.images import ImageReader, flat_output
 from coach.core.registry import register
 from coach.core.schema import Count
-from gymnasium import spaces
+from coach.core.spec import AnySpace
 from torch import Tensor, nn
 
 
@@ -21,9 +21,7 @@ class NatureCNN(Embedder):
         init: "default" is torch's own, "orthogonal" what PPO implementations use.
     """
 
-    def __init__(
-        self, space: spaces.Space, width: Count = 512, init: Initializer = "default"
-    ) -> None:
+    def __init__(self, space: AnySpace, width: Count = 512, init: Initializer = "default") -> None:
         super().__init__()
         self.read = ImageReader(space, "nature_cnn")
         convolutions = nn.Sequential(
@@ -38,7 +36,8 @@ class NatureCNN(Embedder):
         inputs = flat_output(convolutions, self.read.size, "nature_cnn")
         self.layers = nn.Sequential(
             *convolutions, initialized(nn.Linear(inputs, width), init), nn.ReLU()
-        ).to(memory_format=torch.channels_last)
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features = width
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class CategoricalPolicy(Head):
             self.sizes = (
                 tuple(int(size) for size in spec.action.nvec.reshape(-1))
                 if isinstance(spec.action, spaces.MultiDiscrete)
-                else (2,) * int(np.prod(spec.action.shape))
+                else (2,) * int(np.prod(spec.action.shape or ()))
             )
             outputs = sum(self.sizes)
         self.out = initialized(nn.Linear(features, outputs), init, gain)

@@ -1,0 +1,124 @@
+"""What there is, in tables: the lists and descriptions of the command line."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import yaml
+from coach.core.errors import CoachError, nearest
+from coach.core.registry import KINDS, entries, find, plural
+from coach.runners.preset import preset_files
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+_LISTED = ("preset", *KINDS)
+_PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}|doi:\S+?(?=[),\s])")
+
+
+def kind_of(word: str) -> str:
+    """The kind that a word means, singular or plural.
+
+    Raises:
+        CoachError: there is no such kind.
+    """
+    for kind in _LISTED:
+        if word in (kind, plural(kind)):
+            return kind
+    known = [plural(kind) for kind in _LISTED]
+    raise CoachError(f"There is no kind of part called '{word}'.", nearest(word, known))
+
+
+def print_list(console: Console, kind: str | None) -> None:
+    """Print the parts of one kind, or of all."""
+    for one in [kind] if kind else _LISTED:
+        table = Table(title=plural(one), title_justify="left", title_style="bold", box=None)
+        table.add_column("name", style="cyan", no_wrap=True)
+        table.add_column("what it is")
+        for name, summary in _rows(one):
+            table.add_row(name, Text(_plain(summary)))
+        console.print(table)
+        console.print()
+
+
+def print_description(console: Console, kind: str, name: str) -> None:
+    """Print the purpose, the settings and the source of a part, or a preset's text."""
+    if kind == "preset":
+        files = preset_files()
+        if name not in files:
+            raise CoachError(f"There is no preset called '{name}'.", nearest(name, files))
+        console.print(
+            Syntax(files[name].read_text(encoding="utf-8"), "yaml", background_color="default")
+        )
+        console.print(f"\nTrain it: [bold]coach train {name}[/bold]", highlight=False)
+        return
+    cls = find(kind, name)
+    module = inspect.getmodule(cls)
+    about, described = _docstring(cls)
+    parts: list[Any] = [Text(about)]
+    source = f"{(module.__doc__ or '') if module else ''}\n{cls.__doc__ or ''}"
+    if kind == "agent" and module is not None and module.__doc__:
+        parts += [Text(), Text(inspect.cleandoc(module.__doc__), style="dim")]
+    papers = list(dict.fromkeys(_PAPER.findall(source)))
+    if papers:
+        parts += [Text(), Text("Source: " + ", ".join(papers), style="green")]
+    console.print(Panel(Group(*parts), title=f"{kind} {name}", title_align="left"))
+    table = _settings_table(cls, described)
+    console.print(table if table.row_count else "It takes no settings.")
+    if module is not None and module.__file__:
+        console.print(f"Defined in {cls.__module__}", style="dim", highlight=False)
+
+
+def _rows(kind: str) -> list[tuple[str, str]]:
+    if kind != "preset":
+        return [(entry.name, entry.summary) for entry in entries(kind)]
+    rows = []
+    for name, path in preset_files().items():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        rows.append((name, str((yaml.safe_load(first) or {}).get("about", ""))))
+    return rows
+
+
+def _plain(text: str) -> str:
+    return text.replace("``", "")
+
+
+def _settings_table(cls: type, described: dict[str, str]) -> Table:
+    from coach.core.schema import name_of, parameters  # imports pydantic, lists need none
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column, style in (("setting", "cyan"), ("type", "magenta"), ("default", ""), ("", "")):
+        table.add_column(column, style=style)
+    for name, (annotation, default) in parameters(cls).items():
+        shown = "required" if default is ... else _shown(default)
+        table.add_row(name, name_of(annotation), Text(shown), Text(described.get(name, "")))
+    return table
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "null"
+    if hasattr(type(default), "registered_name"):
+        inner = ", ".join(f"{key}: {value}" for key, value in vars(default).items())
+        return f"{{{inner}}}"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _docstring(cls: type) -> tuple[str, dict[str, str]]:
+    text = _plain(inspect.cleandoc(cls.__doc__ or ""))
+    about, _, rest = text.partition("\nArgs:\n")
+    described: dict[str, str] = {}
+    name = ""
+    for line in rest.splitlines():
+        if match := re.match(r"    (\w+): (.*)", line):
+            name, words = match[1].rstrip("_"), match[2]
+            described[name] = words
+        elif line.startswith("        ") and name:
+            described[name] += " " + line.strip()
+        elif line.strip():
+            break
+    return about.strip(), described

@@ -1,0 +1,146 @@
+"""Training a preset for several seeds and holding the result against its pass mark."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from coach.core.errors import SettingError
+from coach.core.registry import load_plugin
+from coach.runners.checkpoint import load_policy
+from coach.runners.training import start
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One seed's outcome.
+
+    Args:
+        seed: of the run.
+        kept: returns of the kept (best evaluated) policy in fresh episodes.
+        last: returns of the policy as it was at the end, in the same episodes.
+        env_steps: environment steps taken.
+        seconds: wall time of training.
+        folder: the run's folder.
+    """
+
+    seed: int
+    kept: list[float]
+    last: list[float]
+    env_steps: int
+    seconds: float
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All trials of a preset and its pass mark."""
+
+    preset: str
+    target: float
+    trials: list[Trial]
+
+    @property
+    def means(self) -> list[float]:
+        """Mean return of each seed's kept policy."""
+        return [float(np.mean(trial.kept)) for trial in self.trials]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the mean over the seeds reaches the pass mark."""
+        return float(np.mean(self.means)) >= self.target
+
+
+def verify(
+    name: str,
+    settings: dict[str, Any],
+    root: Path,
+    seeds: int | None,
+    jobs: int = 1,
+    plugins: list[str] | None = None,
+) -> Verdict:
+    """Train ``seeds`` seeds within the target's steps and judge the kept policies.
+
+    The policy that did best in the run's own evaluations is kept; it is judged in episodes that
+    it has not been selected on.
+
+    Raises:
+        SettingError: the preset has no target.
+    """
+    target = settings.get("target")
+    if not isinstance(target, dict) or "return" not in target:
+        raise SettingError(
+            "target",
+            f"{name} has no pass mark to verify",
+            "Add `target: {return: ..., within_steps: ...}` to the preset.",
+        )
+    first = settings["run"].get("seed", 1)
+    count = seeds or target.get("seeds", 3)
+    arguments = []
+    for seed in range(first, first + count):
+        changed = copy.deepcopy(settings)
+        changed["run"]["seed"] = seed
+        changed["run"]["steps"] = target.get("within_steps") or changed["run"]["steps"]
+        arguments.append((name, changed, root, plugins or []))
+    if jobs == 1:
+        trials = [_trial(*argument) for argument in arguments]
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            trials = list(pool.map(_trial, *zip(*arguments)))
+    return Verdict(name, float(target["return"]), trials)
+
+
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """Print a row per seed and the summary."""
+    table = Table(title=f"{verdict.preset}: target {verdict.target:g}", title_justify="left")
+    for column in ("seed", "kept policy", "last policy", "env steps", "wall time"):
+        table.add_column(column, justify="right")
+    for trial, mean in zip(verdict.trials, verdict.means):
+        table.add_row(
+            str(trial.seed),
+            f"{mean:.1f} ± {np.std(trial.kept):.1f}",
+            f"{np.mean(trial.last):.1f} ± {np.std(trial.last):.1f}",
+            f"{trial.env_steps:,}",
+            f"{trial.seconds:.1f} s",
+        )
+    console.print(table)
+    means = verdict.means
+    pooled = np.concatenate([trial.kept for trial in verdict.trials])
+    console.print(
+        f"mean {np.mean(means):.1f}   interquartile mean {interquartile_mean(pooled):.1f}   "
+        f"spread over seeds {np.std(means):.1f}   "
+        f"wall time {sum(trial.seconds for trial in verdict.trials):.1f} s",
+        highlight=False,
+    )
+    style, word = ("green", "PASSED") if verdict.passed else ("red", "FAILED")
+    console.print(f"[{style}]{word}[/{style}] (mean over seeds against {verdict.target:g})")
+
+
+def interquartile_mean(values: Any) -> float:
+    """Mean of the middle half (arXiv:2108.13264), here over the episodes of all seeds."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def _trial(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) -> Trial:
+    for plugin in plugins:
+        load_plugin(plugin)
+    seed, episodes = settings["run"]["seed"], settings["target"].get("episodes", 20)
+    run = start(name, settings, root, Console(), plugins, quiet=True)
+    result = run.train()
+    last = [episode.value for episode in run.evaluate(episodes, "verification")]
+    kept = last
+    if (result.folder / "best").is_dir():
+        weights, _ = load_policy(result.folder / "best")
+        run.experiment.agent.load_state_dict(weights)
+        kept = [episode.value for episode in run.evaluate(episodes, "verification")]
+    return Trial(seed, kept, last, result.env_steps, result.seconds, result.folder)
