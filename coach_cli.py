@@ -106,8 +106,9 @@ def train(
         run = training.resume(folder, presets.override(settings, overrides), console, quiet)
     else:
         _refuse_run_folder(given)
-        name, settings = presets.load(preset, overrides)
-        run = training.start(name, settings, run_dir, console, plugins, quiet)
+        with presets.blaming(preset):
+            name, settings = presets.load(preset, overrides)
+            run = training.start(name, settings, run_dir, console, plugins, quiet)
     result = run.train()
     _print_result(result, run.experiment.target)
     if result.stopped.startswith("interrupted"):
@@ -157,8 +158,9 @@ def verify(
     from coach.runners import verify as verification
 
     plugins = _load_plugins(plugin)
-    name, settings = presets.load(preset, _overrides(set_, None, None, device))
-    verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins)
+    with presets.blaming(preset):
+        name, settings = presets.load(preset, _overrides(set_, None, None, device))
+        verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins)
     verification.print_verdict(console, verdict)
     if not verdict.passed:
         raise typer.Exit(1)

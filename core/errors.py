@@ -27,6 +27,12 @@ class SettingError(CoachError):
         super().__init__(f"{key}: {problem}" if key else problem, remedy)
         self.key = key
 
+    def within(self, file: str) -> SettingError:
+        """The same error, naming the file that the setting stands in."""
+        error = SettingError("", f"{file}: {self.problem}", self.remedy)
+        error.key = self.key
+        return error
+
 
 class CheckpointError(CoachError):
     """A checkpoint that is missing, damaged or written by a newer version."""

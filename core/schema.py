@@ -113,7 +113,14 @@ def injected_into(cls: type) -> frozenset[str]:
 
 def parameters(cls: type) -> dict[str, tuple[Any, Any]]:
     """Settings of a class: YAML key -> (annotation, default); a missing default is ``...``."""
-    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    try:
+        hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    except NameError as error:
+        raise SettingError(
+            cls.__name__,
+            f"an annotation of its constructor is unknown at run time: {error}",
+            "Import that name outside of `if TYPE_CHECKING`.",
+        ) from error
     return {
         name.rstrip("_"): (
             hints.get(name, Any),
@@ -264,7 +271,7 @@ def name_of(annotation: Any) -> str:
         base, *marks = get_args(annotation)
         field = next((mark for mark in marks if hasattr(mark, "metadata")), None)
         limits = [_limit(item) for item in field.metadata] if field is not None else []
-        return " ".join([name_of(base), *filter(None, limits)])
+        return f"{name_of(base)} {' and '.join(filter(None, limits))}".strip()
     if origin is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))
     if origin in (Union, types.UnionType):

@@ -10,7 +10,7 @@ from coach.core.errors import SettingError
 from gymnasium import spaces
 
 #: A Gymnasium space of whatever values.
-AnySpace: TypeAlias = "spaces.Space[Any]"
+AnySpace: TypeAlias = spaces.Space[Any]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> tuple[str, dict[st
         if settings.get(section) is None:
             raise SettingError(section, "this section is required", f"Add `{section}: ...`.")
     return path.stem, settings
+
+
+@contextmanager
+def blaming(name_or_path: str) -> Iterator[None]:
+    """Let errors about settings name the preset's file."""
+    try:
+        yield
+    except SettingError as error:
+        raise error.within(_find(name_or_path).name) from error
 
 
 def override(settings: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def write_file(path: Path, data: bytes) -> dict[str, Any]:
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
         raise unwritable(path, error) from error
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
@@ -71,8 +73,8 @@ def split_state(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def to_json(values: Any) -> bytes:
-    """JSON bytes that are the same for the same values."""
-    return json.dumps(values, indent=1, sort_keys=True).encode()
+    """JSON bytes; the order of keys is kept."""
+    return json.dumps(values, indent=1).encode()
 
 
 def sync_folder(folder: Path) -> None:

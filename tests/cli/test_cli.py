@@ -1,0 +1,230 @@
+"""The command line: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import coach_cli
+
+SMALL = [
+    *("--steps", "300", "--quiet", "--set", "evaluation.every=100"),
+    *("--set", "evaluation.episodes=2", "--set", "memory.warmup=100"),
+    *("--set", "run.fragment_length=10", "--set", "run.log_every=100"),
+]
+
+
+def coach(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process; returns the exit status."""
+    monkeypatch.setattr(sys, "argv", ["coach", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        coach_cli.main()
+    code = ended.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_lists_and_help_do_not_import_torch() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['coach', *sys.argv[1:]]\n"
+        "import coach_cli\n"
+        "try:\n"
+        "    coach_cli.main()\n"
+        "except SystemExit as ended:\n"
+        "    assert not ended.code, ended.code\n"
+        "slow = {'torch', 'gymnasium', 'tensorboard'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    for arguments in (["--help"], ["list"], ["list", "agents"], ["train", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("presets", "CartPole_DQN"),
+        ("agents", "sac"),
+        ("heads", "dueling_q"),
+        ("memories", "rollout"),
+        ("samplers", "prioritized"),
+        ("explorations", "boltzmann"),
+        ("schedules", "piecewise"),
+        ("environments", "corners"),
+    ],
+)
+def test_list_names_the_parts(
+    word: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert coach(monkeypatch, "list", word) == 0
+    assert name in capsys.readouterr().out
+
+
+def test_describe_shows_purpose_settings_and_paper(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert coach(monkeypatch, "describe", "agent", "dqn") == 0
+    out = capsys.readouterr().out
+    for words in ("arXiv:1312.5602", "target_every", "whole number > 0", "1000", "Q_target"):
+        assert words in out
+
+
+def test_describe_preset_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert coach(monkeypatch, "describe", "preset", "CartPole_DQN") == 0
+    assert "id: CartPole-v1" in capsys.readouterr().out
+
+
+def test_every_part_can_be_described(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from coach.core.registry import KINDS, entries
+
+    for kind in KINDS:
+        for entry in entries(kind):
+            assert coach(monkeypatch, "describe", kind, entry.name) == 0
+            assert entry.name in capsys.readouterr().out
+
+
+def test_train_evaluate_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert coach(monkeypatch, "train", "CartPole_DQN", *SMALL, "--seed", "5") == 0
+    out = capsys.readouterr().out
+    assert "environment steps" in out
+    assert "tensorboard --logdir runs" in out
+    (folder,) = (tmp_path / "runs" / "CartPole_DQN").iterdir()
+    assert folder.name.endswith("-seed5")
+    assert coach(monkeypatch, "evaluate", str(folder), "--episodes", "2") == 0
+    assert "mean return" in capsys.readouterr().out
+    assert coach(monkeypatch, "train", "CartPole_DQN", "--resume", "--steps", "400", "--quiet") == 0
+    assert "400" in capsys.readouterr().out
+    assert coach(monkeypatch, "train", str(folder), "--resume", "--steps", "500", "--quiet") == 0
+    assert coach(monkeypatch, "train", str(folder)) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_exit_status_tells_whether_the_target_was_met(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "CartPole_DQN", *SMALL, "--stop-at-target", "--set"]
+    assert coach(monkeypatch, *arguments, "target.return=1") == 0
+    assert coach(monkeypatch, *arguments, "target.return=501") == 1
+
+
+def test_verify_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [part for part in SMALL if part not in ("--quiet", "--steps", "300")]
+    arguments = ["verify", "CartPole_DQN", "--seeds", "1", *small]
+    arguments += ["--set", "target.within_steps=200", "--set", "target.episodes=2"]
+    assert coach(monkeypatch, *arguments, "--set", "target.return=1") == 0
+    assert "PASSED" in capsys.readouterr().out
+    assert coach(monkeypatch, *arguments, "--set", "target.return=501") == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+MISTAKES = [
+    (["train", "CartPol_DQN"], ["Did you mean 'CartPole_DQN'?"]),
+    (["train", "CartPole_DQN", "--set", "agent.doubel=1"], ["agent.doubel", "'double'"]),
+    (["train", "CartPole_DQN", "--set", "agent.double=5"], ["CartPole_DQN.yaml: agent.double"]),
+    (["train", "CartPole_DQN", "--set", "memory.discount=1.5"], ["memory.discount", "<= 1"]),
+    (["train", "CartPole_DQN", "--set", "optimizer.lr=fast"], ["optimizer.lr"]),
+    (["train", "CartPole_DQN", "--set", "agent.type=ddqn"], ["'dqn'", "coach list agents"]),
+    (["train", "CartPole_DQN", "--set", "enviroment.id=x"], ["'environment'"]),
+    (["train", "CartPole_DQN", "--set", "environment.id=Pendulum-v1"], ["Discrete", "sac"]),
+    (["train", "Pendulum_SAC", "--set", "environment.id=CartPole-v1"], ["Box", "dqn"]),
+    (["train", "CartPole_DQN", "--set", "environment.id=CartPol-v1"], ["'CartPole-v1'"]),
+    (["train", "CartPole_DQN", "--set", "environment.id=my.module:Env"], ["my.module"]),
+    (["train", "CartPole_DQN", "--set", "memory={type: rollout}"], ["Set memory.type to replay"]),
+    (["train", "CartPole_DQN", "--set", "memory.capacity=9999999999"], ["GiB", "memory.capacity"]),
+    (["train", "CartPole_PPO", "--set", "agent.exploration=greedyy"], ["'greedy'"]),
+    (["train", "CartPole_PPO", "--set", "agent.exploration=boltzmann"], ["distribution"]),
+    (["train", "CartPole_DQN", "--set", "agent.network.heads={x: q}"], ["a head called 'q'"]),
+    (["train", "CartPole_DQN", "--set", "agent.network.heads.q=value"], ["provides value"]),
+    (["train", "CartPole_DQN", "--set", "run.mode=singel"], ["run.mode", "'single'"]),
+    (["train", "CartPole_DQN", "--set", "nonsense"], ["key.path=value"]),
+    (["train", "CartPole_DQN", "--set", "run.device=gpu"], ["run.device", "--device"]),
+    (["train", "CartPole_DQN", "--plugin", "nowhere.py"], ["nowhere.py"]),
+    (["train", "CartPole_DQN", "--resume"], ["no run of CartPole_DQN"]),
+    (["train", "nowhere.yaml"], ["no preset file"]),
+    (["evaluate", "."], ["no run folder"]),
+    (["list", "agnets"], ["'agents'"]),
+    (["describe", "agent", "dqm"], ["'dqn'"]),
+    (["verify", "CartPole_DQN", "--set", "target=null"], ["no pass mark"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=lambda value: " ".join(value))
+def test_mistakes_are_explained(
+    arguments: list[str],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    assert coach(monkeypatch, *arguments) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Error: ")
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert not (tmp_path / "runs").exists(), "a run folder was made for a run that cannot start"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1, 2", "no valid YAML"),
+        ("- a list", "is no preset"),
+        ("environment: {id: CartPole-v1}", "this section is required"),
+        ("agent: !!python/object/apply:os.system ['touch hacked']", "no valid YAML"),
+    ],
+)
+def test_bad_preset_files_are_explained_and_run_nothing(
+    text: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert coach(monkeypatch, "train", "mine.yaml") == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_run_folder_that_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert coach(monkeypatch, "train", "CartPole_DQN", "--run-dir", "file/runs") == 1
+    assert "--run-dir" in capsys.readouterr().err
+
+
+def test_plain_lines_when_output_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [part for part in SMALL if part != "--quiet"]
+    assert coach(monkeypatch, "train", "CartPole_DQN", *arguments) == 0
+    out = capsys.readouterr().out
+    assert "100 / 300 steps" in out
+    assert "\x1b" not in out
+
+
+def test_module_and_script_are_the_same() -> None:
+    root = Path(coach_cli.__file__)
+    for command in ([sys.executable, str(root)], [sys.executable, "-m", "coach_cli"]):
+        done = subprocess.run([*command, "list", "agents"], capture_output=True, text=True)
+        assert done.returncode == 0
+        assert "ppo" in done.stdout
