@@ -68,8 +68,11 @@ class DQN(Agent):
             chooser = self.online(batch.next_obs).q if self.decoupled else later
             best = chooser.mean.argmax(-1)  # [B]
         loss, surprise = now.td_loss(batch.action, batch.reward, batch.discount, later, best)
-        metrics = {"q/mean": now.mean.detach().mean(), "q/td_error": surprise.mean()}
-        return Loss(loss, priority=surprise, metrics=metrics)
+        return Loss(
+            loss,
+            priority=surprise,
+            metrics=lambda: {"q/mean": now.mean.mean(), "q/td_error": surprise.mean()},
+        )
 
     def after_update(self) -> None:
         self.target.track(self.online)

@@ -106,21 +106,21 @@ class PPO(Agent):
         ratio = log_ratio.exp()
         policy_loss = clipped_surrogate(ratio, advantage, self.clip)
         value_loss = self._value_loss(outputs.value, extras["value"], extras["returns"])
-        entropy = outputs.policy.entropy()
         loss = policy_loss + self.value_coefficient * value_loss
         if self.entropy_coefficient:
-            loss = loss - self.entropy_coefficient * entropy
-        with torch.no_grad():
-            metrics = {
+            loss = loss - self.entropy_coefficient * outputs.policy.entropy()
+        return Loss(
+            loss,
+            metrics=lambda: {
                 "loss/policy": policy_loss.mean(),
                 "loss/value": value_loss.mean(),
-                "policy/entropy": entropy.mean(),
+                "policy/entropy": outputs.policy.entropy().mean(),
                 "policy/kl": approximate_kl(log_ratio),
                 "policy/clip_fraction": ((ratio - 1).abs() > self.clip).float().mean(),
                 "value/mean": outputs.value.mean(),
                 "value/explained_variance": explained_variance(extras["value"], extras["returns"]),
-            }
-        return Loss(loss, metrics=metrics)
+            },
+        )
 
     def _value_loss(self, value: Tensor, old: Tensor, returns: Tensor) -> Tensor:
         error = (value - returns).square()

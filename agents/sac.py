@@ -95,7 +95,7 @@ class SAC(Agent):
         return Loss(
             0.5 * error.square().sum(0),
             priority=error.detach().abs().mean(0),
-            metrics={"q/mean": every.mean(), "q/td_error": error.abs().mean()},
+            metrics=lambda: {"q/mean": every.mean(), "q/td_error": error.abs().mean()},
         )
 
     @objective(minimises=("actor", "temperature"))
@@ -106,12 +106,14 @@ class SAC(Agent):
         actor = alpha.detach() * log_prob - q
         surplus = (log_prob + self.target_entropy).detach()
         loss = actor - self.temperature * surplus
-        metrics = {
-            "loss/actor": actor.mean(),
-            "policy/entropy": -log_prob.mean(),
-            "policy/temperature": alpha.mean(),
-        }
-        return Loss(loss, metrics=metrics)
+        return Loss(
+            loss,
+            metrics=lambda: {
+                "loss/actor": actor.mean(),
+                "policy/entropy": -log_prob.mean(),
+                "policy/temperature": alpha.mean(),
+            },
+        )
 
     def after_update(self) -> None:
         self.target.track(self.critic)

@@ -1,4 +1,4 @@
-"""Activation functions by name, and the linear layers that go with them."""
+"""Activation functions and initialisers by name."""
 
 from __future__ import annotations
 
@@ -35,21 +35,3 @@ def initialized(
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     return layer
-
-
-def dense_stack(
-    inputs: int,
-    hidden: list[int],
-    activation: Activation,
-    init: Initializer = "default",
-    layer_norm: bool = False,
-) -> nn.Sequential:
-    """Linear layers with their activations: ``[B, inputs]`` to ``[B, hidden[-1]]``."""
-    layers: list[nn.Module] = []
-    for width in hidden:
-        layers.append(initialized(nn.Linear(inputs, width), init))
-        if layer_norm:
-            layers.append(nn.LayerNorm(width))
-        layers.append(activation_layer(activation))
-        inputs = width
-    return nn.Sequential(*layers)

@@ -40,12 +40,12 @@ class Loss:
     Args:
         value: ``[B]`` loss per row; the learner takes the importance-weighted mean.
         priority: ``[B]`` new priorities for the memory (detached), if the objective sets them.
-        metrics: scalars to log; they stay tensors until the log interval.
+        metrics: gives scalars to log, as tensors; called without autograd, for some updates only.
     """
 
     value: Tensor
     priority: Tensor | None = None
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Callable[[], Mapping[str, Tensor]] = dict
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from coach.core.flat import FlatParameters
+from coach.core.optimizer import Stepper
 
 
 class Apply(Protocol):
-    """Turns the gradients of one flat parameter group into a step."""
+    """Turns the gradient of one flat parameter group into a step."""
 
-    def __call__(self, optimizer: torch.optim.Optimizer, group: FlatParameters) -> None:
+    def __call__(self, stepper: Stepper, group: FlatParameters, lr: float) -> None:
         """Step ``group`` along its gradient."""
 
 
 class Local:
-    """The optimiser of this process steps its own parameters."""
+    """This process steps its own parameters by its own gradient."""
 
-    def __call__(self, optimizer: torch.optim.Optimizer, group: FlatParameters) -> None:
-        optimizer.step()
+    def __call__(self, stepper: Stepper, group: FlatParameters, lr: float) -> None:
+        stepper.step(lr)

@@ -12,8 +12,12 @@ from coach.core.apply import Apply, Local
 from coach.core.batch import Batch
 from coach.core.errors import SettingError, nearest
 from coach.core.flat import FlatParameters
-from coach.core.optimizer import Optimizer
+from coach.core.optimizer import Optimizer, Stepper
 from torch import Tensor, nn
+
+#: Metrics are computed for one in so many updates: they cost a tenth of an update of a small
+#: network. It is a prime, so that every position within a rollout's epochs gets its turn.
+MEASURE_EVERY = 7
 
 
 @dataclass
@@ -22,7 +26,7 @@ class Update:
 
     Args:
         priority: ``[B]`` new priorities for the memory, if an objective set them.
-        metrics: scalar tensors by name.
+        metrics: scalar tensors by name; empty for most updates, see `MEASURE_EVERY`.
     """
 
     priority: Tensor | None
@@ -71,7 +75,7 @@ class Learner:
             for goal in self.objectives
         }
         self.settings = {name: (overrides or {}).get(name, optimizer) for name in self.groups}
-        self.optimizers = {
+        self.steppers: dict[str, Stepper] = {
             name: self.settings[name].build(group.vector) for name, group in self.groups.items()
         }
         self.device = next(iter(self.groups.values())).vector.device
@@ -87,16 +91,19 @@ class Learner:
         """One update on a minibatch; learning rates are those of ``env_steps``."""
         priority: Tensor | None = None
         metrics: dict[str, Tensor] = {}
+        measured = self.version % MEASURE_EVERY == 0
         for goal in self.objectives:
             if self.version % goal.every:
                 continue
             loss: Loss = getattr(self.agent, goal.name)(batch)
             value = loss.value if batch.weight is None else loss.value * batch.weight
             value = value.mean()
-            metrics[f"loss/{goal.name}"] = value.detach()
-            metrics |= self._descend(goal, value, env_steps)
-            metrics |= {name: metric.detach() for name, metric in loss.metrics.items()}
+            norms = self._descend(goal, value, env_steps)
             priority = loss.priority if loss.priority is not None else priority
+            if measured:
+                metrics |= norms | {f"loss/{goal.name}": value.detach()}
+                with torch.no_grad():
+                    metrics |= {name: metric.detach() for name, metric in loss.metrics().items()}
         self.version += 1
         self.agent.after_update()
         return Update(priority, metrics)
@@ -109,8 +116,8 @@ class Learner:
         """Weights, optimisers, version and random stream, as tensors and JSON values."""
         state: dict[str, Any] = {"version": self.version, "rng": self.agent.rng.get_state()}
         state |= {f"agent.{name}": value for name, value in self.agent.state_dict().items()}
-        for name, optimizer in self.optimizers.items():
-            for key, value in optimizer.state_dict()["state"].get(0, {}).items():
+        for name, stepper in self.steppers.items():
+            for key, value in stepper.state_dict().items():
                 state[f"optimizer.{name}.{key}"] = value
         return state
 
@@ -121,12 +128,10 @@ class Learner:
         prefix = "agent."
         weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         self.agent.load_state_dict(weights)
-        for name, optimizer in self.optimizers.items():
+        for name, stepper in self.steppers.items():
             prefix = f"optimizer.{name}."
             slots = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-            whole = optimizer.state_dict()
-            whole["state"] = {0: slots} if slots else {}
-            optimizer.load_state_dict(whole)
+            stepper.load_state_dict(slots)
 
     def _descend(self, goal: Objective, value: Tensor, env_steps: int) -> dict[str, Tensor]:
         names = self.trained[goal.name]
@@ -138,10 +143,9 @@ class Learner:
             end = begin + len(group.parameters)
             group.set_gradients(gradients[begin:end])
             begin = end
-            optimizer = self.optimizers[name]
-            norms[f"grad_norm/{name}"] = group.clip(self.settings[name].max_grad_norm)
-            optimizer.param_groups[0]["lr"] = self.settings[name].lr(env_steps)
-            self.apply(optimizer, group)
+            settings = self.settings[name]
+            norms[f"grad_norm/{name}"] = group.clip(settings.max_grad_norm)
+            self.apply(self.steppers[name], group, settings.lr(env_steps))
         return norms
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from coach.core.optimizer import Optimizer
+from coach.core.optimizer import Optimizer, TorchStepper
 from coach.core.registry import register
 from coach.core.schema import Fraction, Positive
 from coach.functional.schedules import Schedule
@@ -35,12 +35,14 @@ class RMSProp(Optimizer):
         super().__init__(lr, max_grad_norm)
         self.alpha, self.eps, self.momentum, self.centered = alpha, eps, momentum, centered
 
-    def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        return torch.optim.RMSprop(
-            [parameter],
-            lr=self.lr(0),
-            alpha=self.alpha,
-            eps=self.eps,
-            momentum=self.momentum,
-            centered=self.centered,
+    def build(self, parameter: nn.Parameter) -> TorchStepper:
+        return TorchStepper(
+            torch.optim.RMSprop(
+                [parameter],
+                lr=self.lr(0),
+                alpha=self.alpha,
+                eps=self.eps,
+                momentum=self.momentum,
+                centered=self.centered,
+            )
         )

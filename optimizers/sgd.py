@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from coach.core.optimizer import Optimizer
+from coach.core.optimizer import Optimizer, TorchStepper
 from coach.core.registry import register
 from coach.core.schema import Fraction, NonNegative, Positive
 from coach.functional.schedules import Schedule
@@ -31,7 +31,9 @@ class SGD(Optimizer):
         super().__init__(lr, max_grad_norm)
         self.momentum, self.weight_decay = momentum, weight_decay
 
-    def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            [parameter], lr=self.lr(0), momentum=self.momentum, weight_decay=self.weight_decay
+    def build(self, parameter: nn.Parameter) -> TorchStepper:
+        return TorchStepper(
+            torch.optim.SGD(
+                [parameter], lr=self.lr(0), momentum=self.momentum, weight_decay=self.weight_decay
+            )
         )

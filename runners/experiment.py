@@ -73,6 +73,8 @@ def build_experiment(settings: Mapping[str, Any]) -> Experiment:
     check_together(evaluation, target)
     device = choose_device(run.device)
     torch.set_num_threads(run.threads)
+    # Moments of weights behind dead units decay to denormal numbers, which are 6 times slower.
+    torch.set_flush_denormal(True)
 
     probe = environment.make()
     spec = Spec(probe.observation_space, probe.action_space)

@@ -62,8 +62,9 @@ class Telemetry:
         self._process = psutil.Process()
 
     def update(self, metrics: Mapping[str, Tensor]) -> None:
-        """Note the metrics of one update; nothing is computed yet."""
-        self._pending.append(metrics)
+        """Note the metrics of one update, if it has any; nothing is fetched yet."""
+        if metrics:
+            self._pending.append(metrics)
 
     def fragment(
         self, env_steps: int, fragment: Batch, report: Report, learn_seconds: float

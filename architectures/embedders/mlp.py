@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from coach.architectures.activations import Activation, Initializer, dense_stack
+from coach.architectures.activations import Activation, Initializer
+from coach.architectures.dense import Dense
 from coach.architectures.embedder import Embedder
 from coach.architectures.encoding import flat_encoder, flat_size
 from coach.core.registry import register
@@ -32,7 +33,7 @@ class MLP(Embedder):
     ) -> None:
         super().__init__()
         self.encode = flat_encoder(space)
-        self.layers = dense_stack(flat_size(space), hidden, activation, init, layer_norm)
+        self.layers = Dense(flat_size(space), hidden, activation, init, layer_norm)
         self.features = hidden[-1] if hidden else flat_size(space)
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from coach.architectures.activations import Activation, dense_stack
+from coach.architectures.activations import Activation
+from coach.architectures.dense import Dense
 from coach.architectures.head import Head
 from coach.core.registry import register
 from coach.core.schema import Count, NonNegative
@@ -33,10 +34,11 @@ class DuelingQ(Head):
     ) -> None:
         super().__init__()
         width = hidden[-1] if hidden else features
-        self.value = dense_stack(features, hidden, activation)
-        self.value.append(nn.Linear(width, 1))
-        self.advantage = dense_stack(features, hidden, activation)
-        self.advantage.append(nn.Linear(width, spec.num_actions("head dueling_q")))
+        self.value = nn.Sequential(Dense(features, hidden, activation), nn.Linear(width, 1))
+        self.advantage = nn.Sequential(
+            Dense(features, hidden, activation),
+            nn.Linear(width, spec.num_actions("head dueling_q")),
+        )
         self.huber_delta = huber_delta
 
     def forward(self, features: Tensor) -> ScalarValues:

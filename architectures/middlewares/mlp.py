@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from coach.architectures.activations import Activation, Initializer, dense_stack
+from coach.architectures.activations import Activation, Initializer
+from coach.architectures.dense import Dense
 from coach.architectures.middleware import Middleware
 from coach.core.batch import State
 from coach.core.registry import register
@@ -28,7 +29,7 @@ class MLP(Middleware):
         init: Initializer = "default",
     ) -> None:
         super().__init__()
-        self.layers = dense_stack(features, hidden, activation, init)
+        self.layers = Dense(features, hidden, activation, init)
         self.outputs = hidden[-1] if hidden else features
 
     def forward(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:

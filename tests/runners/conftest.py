@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coach.runners.training import Run, resume, start
 from rich.console import Console
 from tiny_settings import TINY
 
-from coach.runners.training import Run, resume, start
 
 @pytest.fixture(params=sorted(TINY))
 def tiny(request: pytest.FixtureRequest) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
 from coach.core.layout import named_leaves
 from coach.core.memory import Memory
 from coach.memories.replay import Replay
@@ -25,10 +24,9 @@ def of_run(run: Run) -> dict[str, object]:
 
 def of_folder(folder: Path) -> dict[str, object]:
     """The same of a finished run, from its last checkpoint."""
-    from rich.console import Console
-
     from coach.runners import folder as run_folder
     from coach.runners.training import resume
+    from rich.console import Console
 
     settings, _ = run_folder.read(folder)
     run = resume(folder, settings, Console(quiet=True), quiet=True)

@@ -14,7 +14,6 @@ from typing import Any
 import fingerprint
 import pytest
 import torch
-
 from coach.core.errors import CheckpointError, ResourceError
 from coach.runners import storage
 from coach.runners.checkpoint import (

@@ -15,10 +15,9 @@ from typing import Any
 import fingerprint
 import pytest
 import yaml
-from tiny_settings import TINY
-
 from coach.runners.checkpoint import checkpoints
 from coach.runners.training import Run
+from tiny_settings import TINY
 
 Launch = Callable[..., Run]
 

@@ -12,12 +12,11 @@ from typing import Any
 import fingerprint
 import pytest
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 from coach.runners import folder as run_folder
 from coach.runners.replaying import evaluate_run
 from coach.runners.training import Run
 from coach.runners.verify import interquartile_mean, verify
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 Launch = Callable[..., Run]
 
@@ -165,9 +164,7 @@ def test_best_policy_can_be_played(tiny: dict[str, Any], launch: Launch) -> None
     assert facts["env_steps"] == 600
 
 
-def test_verify_holds_the_mean_against_the_target(
-    tiny_dqn: dict[str, Any], tmp_path: Path
-) -> None:
+def test_verify_holds_the_mean_against_the_target(tiny_dqn: dict[str, Any], tmp_path: Path) -> None:
     tiny_dqn["target"] = {"return": 500.0, "within_steps": 200, "episodes": 3}
     verdict = verify("tiny", copy.deepcopy(tiny_dqn), tmp_path, seeds=2)
     assert not verdict.passed

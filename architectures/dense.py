@@ -1,0 +1,102 @@
+"""Dense layers with their activations as one node of the autograd graph.
+
+For small networks most of an update is not arithmetic but the bookkeeping around each of its many
+operations. A stack of linear layers with ReLU or tanh between them has a gradient of a few products,
+so it is written out here once, and checked against autograd by the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from coach.architectures.activations import Activation, Initializer, activation_layer, initialized
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+_BY_HAND = ("relu", "tanh")
+
+
+class Dense(nn.Module):
+    """Linear layers with an activation behind each: ``[..., inputs]`` to ``[..., hidden[-1]]``.
+
+    Args:
+        inputs: width that comes in.
+        hidden: widths of the layers; an empty list hands the input on.
+        activation: behind each layer.
+        init: "default" is torch's own, "orthogonal" what PPO implementations use.
+        layer_norm: normalise before each activation (arXiv:1607.06450).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: list[int],
+        activation: Activation = "relu",
+        init: Initializer = "default",
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [inputs, *hidden]
+        self.linears = nn.ModuleList(
+            initialized(nn.Linear(a, b), init) for a, b in zip(widths, hidden)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in hidden if layer_norm)
+        self.name, self.activation = activation, activation_layer(activation)
+        self.width = widths[-1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        parameters = [p for linear in self.linears for p in (linear.weight, linear.bias)]
+        if not parameters:
+            return inputs
+        if self.norms or self.name not in _BY_HAND or inputs.dim() != 2:
+            return self._plain(inputs)
+        if torch.is_grad_enabled():
+            outputs: Tensor = _Stack.apply(inputs, self.name, *parameters)  # type: ignore[no-untyped-call]
+            return outputs
+        return _run(inputs, self.name, parameters)[-1]
+
+    def _plain(self, outputs: Tensor) -> Tensor:
+        for number, linear in enumerate(self.linears):
+            outputs = linear(outputs)
+            if self.norms:
+                outputs = self.norms[number](outputs)
+            outputs = self.activation(outputs)
+        return outputs
+
+
+def _run(inputs: Tensor, activation: str, parameters: Any) -> list[Tensor]:
+    """The input and every layer's output."""
+    outputs = [inputs]
+    act = torch.relu_ if activation == "relu" else torch.tanh_
+    for weight, bias in zip(parameters[::2], parameters[1::2]):
+        outputs.append(act(functional.linear(outputs[-1], weight, bias)))
+    return outputs
+
+
+class _Stack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, activation: str, *parameters: Tensor) -> Tensor:
+        outputs = _run(inputs, activation, parameters)
+        ctx.activation = activation
+        ctx.save_for_backward(*outputs, *parameters[::2])
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        depth = len(saved) // 2
+        outputs, weights = saved[: depth + 1], saved[depth + 1 :]
+        gradients: list[Tensor | None] = []
+        for layer in range(depth - 1, -1, -1):
+            output, before = outputs[layer + 1], outputs[layer]
+            if ctx.activation == "relu":
+                gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+            else:
+                gradient = torch.ops.aten.tanh_backward(gradient, output)
+            gradients += [gradient.sum(0), gradient.t() @ before]
+            if layer or ctx.needs_input_grad[0]:
+                gradient = gradient @ weights[layer]
+        return (gradient if ctx.needs_input_grad[0] else None, None, *reversed(gradients))

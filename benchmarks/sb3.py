@@ -1,0 +1,79 @@
+"""One workload with Stable-Baselines3; prints a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from time import perf_counter
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.env_util import make_vec_env
+
+
+def build(workload: str, seed: int) -> Any:
+    """The model of a workload; the same hyperparameters as in workloads/."""
+    common: dict[str, Any] = {"seed": seed, "device": "cpu", "verbose": 0}
+    if workload == "W1":
+        return PPO(
+            "MlpPolicy",
+            make_vec_env("CartPole-v1", n_envs=8, seed=seed),
+            n_steps=32,
+            batch_size=256,
+            n_epochs=20,
+            gamma=0.98,
+            gae_lambda=0.8,
+            ent_coef=0.0,
+            learning_rate=lambda left: 1e-3 * left,
+            clip_range=0.2,
+            **common,
+        )
+    if workload == "W2":
+        return DQN(
+            "MlpPolicy",
+            make_vec_env("CartPole-v1", n_envs=1, seed=seed),
+            learning_rate=2.3e-3,
+            batch_size=64,
+            buffer_size=100_000,
+            learning_starts=1_000,
+            gamma=0.99,
+            target_update_interval=10,
+            train_freq=256,
+            gradient_steps=128,
+            exploration_fraction=0.16,
+            exploration_final_eps=0.04,
+            policy_kwargs={"net_arch": [256, 256]},
+            **common,
+        )
+    return SAC(
+        "MlpPolicy",
+        make_vec_env("HalfCheetah-v5", n_envs=1, seed=seed),
+        learning_rate=3e-4,
+        batch_size=256,
+        buffer_size=1_000_000,
+        learning_starts=1_000,
+        **common,
+    )
+
+
+def main(workload: str, seed: int, steps: int) -> dict[str, float]:
+    """Train with one torch thread, which is what suits these networks best."""
+    torch.set_num_threads(1)
+    model = build(workload, seed)
+    begin = perf_counter()
+    model.learn(steps)
+    seconds = perf_counter() - begin
+    returns = [episode["r"] for episode in model.ep_info_buffer]
+    return {
+        "seconds": seconds,
+        "env_steps": model.num_timesteps,
+        "return": float(np.mean(returns[-20:])) if returns else float("nan"),
+    }
+
+
+if __name__ == "__main__":
+    gym.logger.min_level = gym.logger.ERROR
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
