@@ -27,19 +27,27 @@ def create(
         ResourceError: the folder cannot be made or written.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = root / preset / f"{stamp}-seed{seed}"
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = root / preset / f"{stamp}-seed{seed}-{number}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    folder = _make(root / preset, f"{stamp}-seed{seed}")
     write_file(folder / "preset.yaml", dump(settings).encode())
     facts = {"preset": preset, "plugins": plugins, "versions": versions(), "git": git_revision()}
     write_file(folder / "run.json", to_json(facts))
     return folder
+
+
+def _make(parent: Path, name: str) -> Path:
+    folder, number = parent / name, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # another run began in the same second
+            if not parent.is_dir():
+                raise unwritable(folder, NotADirectoryError(20, "a file is in the way")) from None
+            number += 1
+            folder = parent / f"{name}-{number}"
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        else:
+            return folder
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

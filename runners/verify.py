@@ -14,6 +14,7 @@ from coach.core.errors import SettingError
 from coach.core.registry import load_plugin
 from coach.runners.checkpoint import load_policy
 from coach.runners.training import start
+from coach.telemetry.console import number
 from rich.console import Console
 from rich.table import Table
 
@@ -106,8 +107,8 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     for trial, mean in zip(verdict.trials, verdict.means):
         table.add_row(
             str(trial.seed),
-            f"{mean:.1f} ± {np.std(trial.kept):.1f}",
-            f"{np.mean(trial.last):.1f} ± {np.std(trial.last):.1f}",
+            f"{number(mean)} ± {number(np.std(trial.kept))}",
+            f"{number(np.mean(trial.last))} ± {number(np.std(trial.last))}",
             f"{trial.env_steps:,}",
             f"{trial.seconds:.1f} s",
         )
@@ -115,10 +116,12 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     means = verdict.means
     pooled = np.concatenate([trial.kept for trial in verdict.trials])
     console.print(
-        f"mean {np.mean(means):.1f}   interquartile mean {interquartile_mean(pooled):.1f}   "
-        f"spread over seeds {np.std(means):.1f}   "
+        f"mean {number(np.mean(means))}   "
+        f"interquartile mean {number(interquartile_mean(pooled))}   "
+        f"spread over seeds {number(np.std(means))}   "
         f"wall time {sum(trial.seconds for trial in verdict.trials):.1f} s",
         highlight=False,
+        soft_wrap=True,
     )
     style, word = ("green", "PASSED") if verdict.passed else ("red", "FAILED")
     console.print(f"[{style}]{word}[/{style}] (mean over seeds against {verdict.target:g})")

@@ -68,7 +68,7 @@ class LiveView:
 
     def _words(self, env_steps: int) -> str:
         speed = (env_steps - self._first) / max(monotonic() - self._begin, 1e-9)
-        returns = f"return {_number(self._training)}  evaluation {_number(self._evaluation)}"
+        returns = f"return {number(self._training)}  evaluation {number(self._evaluation)}"
         return f"{returns}  {speed:,.0f}/s"
 
     def _line(self, env_steps: int) -> None:
@@ -82,5 +82,8 @@ class LiveView:
         )
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}"
+def number(value: float) -> str:
+    """A return in few digits: one behind the point, two for small ones; "-" if there is none."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -1,0 +1,138 @@
+"""Distributions against torch.distributions and by sampling."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from coach.core.context import Context
+from coach.functional.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+    SquashedGaussian,
+)
+from scipy import stats
+from torch import distributions as reference
+
+
+def context(seed: int = 0, explore: bool = True) -> Context:
+    return Context(0, torch.Generator().manual_seed(seed), torch.arange(1), explore)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def test_categorical_by_hand() -> None:
+    # Odds 1 : 3.
+    policy = Categorical(torch.tensor([[0.0, math.log(3.0)]]))
+    assert policy.log_prob(torch.tensor([1])).item() == pytest.approx(math.log(0.75))
+    assert policy.entropy().item() == pytest.approx(
+        -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    )
+    assert policy.mode().item() == 1
+
+
+def test_categorical_equals_torch() -> None:
+    logits, action = torch.randn(9, 5) * 3, torch.randint(5, (9,))
+    mine, theirs = Categorical(logits), reference.Categorical(logits=logits)
+    torch.testing.assert_close(mine.log_prob(action), theirs.log_prob(action))
+    torch.testing.assert_close(mine.entropy(), theirs.entropy())
+
+
+def test_categorical_samples_have_the_right_frequencies() -> None:
+    probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    drawn = Categorical(probabilities.log().expand(20_000, 4)).sample(context())
+    counts = torch.bincount(drawn, minlength=4).numpy()
+    assert stats.chisquare(counts, 20_000 * probabilities.numpy()).pvalue > 1e-3
+
+
+def test_multicategorical_is_independent_choices() -> None:
+    logits = torch.randn(7, 5)
+    policy = MultiCategorical(logits, (2, 3))
+    first, second = (reference.Categorical(logits=part) for part in logits.split([2, 3], -1))
+    action = torch.stack([torch.randint(2, (7,)), torch.randint(3, (7,))], -1)
+    wanted = first.log_prob(action[:, 0]) + second.log_prob(action[:, 1])
+    torch.testing.assert_close(policy.log_prob(action), wanted)
+    torch.testing.assert_close(policy.entropy(), first.entropy() + second.entropy())
+    assert policy.sample(context()).shape == (7, 2)
+    assert torch.equal(policy.mode()[:, 1], logits[:, 2:].argmax(-1))
+
+
+def test_gaussian_equals_torch() -> None:
+    mean, log_std, action = torch.randn(6, 3), torch.randn(3), torch.randn(6, 3)
+    mine = DiagonalGaussian(mean, log_std)
+    theirs = reference.Independent(reference.Normal(mean, log_std.exp()), 1)
+    torch.testing.assert_close(mine.log_prob(action), theirs.log_prob(action))
+    torch.testing.assert_close(mine.entropy(), theirs.entropy())
+
+
+def squashed(mean: torch.Tensor, log_std: torch.Tensor) -> SquashedGaussian:
+    return SquashedGaussian(mean, log_std, torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.5]))
+
+
+def test_squashed_gaussian_equals_transformed_normal() -> None:
+    mean, log_std = torch.randn(8, 2).double(), torch.randn(8, 2).double() * 0.3
+    policy = squashed(mean, log_std)
+    theirs = reference.Independent(
+        reference.TransformedDistribution(
+            reference.Normal(mean, log_std.exp()),
+            [
+                reference.TanhTransform(),
+                reference.AffineTransform(policy.center, policy.half_range),
+            ],
+        ),
+        1,
+    )
+    action = policy.squash(torch.randn(8, 2).double())
+    torch.testing.assert_close(policy.log_prob(action), theirs.log_prob(action))
+
+
+def test_squashed_gaussian_by_hand() -> None:
+    # Standard normal at 0: density 1 / sqrt(2 pi), tanh'(0) = 1, scaled by 2 and 0.5.
+    policy = squashed(torch.zeros(1, 2), torch.zeros(1, 2))
+    value = policy.log_prob(torch.tensor([[1.0, 0.0]])).item()
+    assert value == pytest.approx(-math.log(2 * math.pi) - math.log(2) - math.log(0.5))
+
+
+def test_squashed_density_integrates_to_one() -> None:
+    policy = SquashedGaussian(
+        torch.full((20_000, 1), 0.3),
+        torch.full((20_000, 1), -0.2),
+        torch.tensor([1.0]),
+        torch.tensor([2.0]),
+    )
+    grid = torch.linspace(-1 + 1e-4, 3 - 1e-4, 20_000)[:, None]
+    mass = policy.log_prob(grid).exp().sum() * (grid[1] - grid[0])
+    assert mass.item() == pytest.approx(1.0, abs=1e-2)
+
+
+def test_sample_with_log_prob_is_its_own_log_prob_and_in_bounds() -> None:
+    policy = squashed(torch.randn(500, 2).double(), torch.zeros(500, 2).double())
+    action, log_prob = policy.sample_with_log_prob(torch.Generator().manual_seed(1))
+    torch.testing.assert_close(policy.log_prob(action.double()), log_prob, rtol=1e-3, atol=1e-3)
+    assert (action[:, 0] >= -1).all()
+    assert (action[:, 0] <= 3).all()
+    assert (action[:, 1].abs() <= 0.5).all()
+
+
+def test_log_prob_stays_finite_at_the_bounds() -> None:
+    policy = squashed(torch.zeros(1, 2), torch.zeros(1, 2))
+    assert torch.isfinite(policy.log_prob(torch.tensor([[3.0, -0.5]]))).all()
+    action, log_prob = squashed(torch.full((1, 2), 50.0), torch.zeros(1, 2)).sample_with_log_prob(
+        torch.Generator().manual_seed(0)
+    )
+    assert torch.isfinite(log_prob).all()
+
+
+def test_sampling_is_a_function_of_the_stream() -> None:
+    for policy in (
+        Categorical(torch.zeros(50, 4)),
+        DiagonalGaussian(torch.zeros(50, 2), torch.zeros(2)),
+        squashed(torch.zeros(50, 2), torch.zeros(50, 2)),
+    ):
+        assert torch.equal(policy.sample(context(3)), policy.sample(context(3)))
+        assert not torch.equal(policy.sample(context(3)), policy.sample(context(4)))

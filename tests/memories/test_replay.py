@@ -1,0 +1,129 @@
+"""How often a replay memory owes updates, and what it draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from coach.core.batch import Batch
+from coach.core.errors import SettingError
+from coach.memories.replay import Replay
+from coach.memories.samplers.prioritized import Prioritized
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive import SPECS, World
+from scipy import stats
+
+SPEC = SPECS["vector"]
+
+
+def replay(num_envs: int = 1, **options: Any) -> Replay:
+    return Replay(SPEC, num_envs, **{"capacity": 100, "batch_size": 4, "warmup": 0, **options})
+
+
+def owed(memory: Replay) -> int:
+    return sum(1 for _ in memory.batches(lambda batch: batch))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.integers(0, 30),
+    st.floats(0.05, 3),
+    st.integers(1, 3),
+    st.lists(st.integers(1, 9), min_size=1, max_size=8),
+)
+def test_updates_are_exactly_those_owed(
+    warmup: int, ratio: float, envs: int, fragments: list[int]
+) -> None:
+    world = World(SPEC, envs, 0)
+    memory = replay(envs, warmup=warmup, updates_per_step=ratio)
+    done = steps = 0
+    for length in fragments:
+        memory.write(world.fragment(length))
+        steps += length * envs
+        done += owed(memory)
+        assert done == max(0, int((steps - warmup) * ratio + 1e-6))
+
+
+def test_a_tenth_is_one_in_ten() -> None:
+    memory, world, done = replay(updates_per_step=0.1), World(SPEC, 1, 0), []
+    for _ in range(100):
+        memory.write(world.fragment(1))
+        done.append(owed(memory))
+    assert done == [0] * 9 + [1] + ([0] * 9 + [1]) * 9
+
+
+def test_one_seed_one_sequence_of_minibatches() -> None:
+    def drawn(seed: int) -> list[list[int]]:
+        memory = replay(seed=seed, updates_per_step=1)
+        memory.write(World(SPEC, 1, 0).fragment(20))
+        return [b.index.tolist() for b in memory.batches(lambda b: b) if b.index is not None]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_uniform_is_uniform_over_what_is_held() -> None:
+    memory = replay(num_envs=3, capacity=30)
+    memory.write(World(SPEC, 3, 0).fragment(7))
+    memory.write(World(SPEC, 3, 0).fragment(8))
+    held = {
+        env * memory.stripes.rows + row % memory.stripes.rows
+        for env in range(3)
+        for row in range(5, 15)
+    }
+    drawn = memory.stripes.draw_uniform(60_000, torch.Generator().manual_seed(0)).numpy()
+    values, counts = np.unique(drawn, return_counts=True)
+    assert set(values) == held
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_minibatches_pass_through_prepare() -> None:
+    memory = replay(updates_per_step=1)
+    memory.write(World(SPEC, 1, 0).fragment(1))
+
+    def mark(batch: Batch) -> Batch:
+        return batch[:2]
+
+    assert [len(batch) for batch in memory.batches(mark)] == [2]
+
+
+def test_a_capacity_below_one_per_environment_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"memory\.capacity"):
+        replay(num_envs=8, capacity=7)
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_state_continues_identically(prioritized: bool) -> None:
+    def fresh() -> Replay:
+        return replay(updates_per_step=1, sampler=Prioritized() if prioritized else None)
+
+    def play(memory: Replay, fragment: Batch) -> list[Any]:
+        memory.write(fragment)
+        seen = []
+        for batch in memory.batches(lambda b: b):
+            assert batch.index is not None
+            weight = None if batch.weight is None else batch.weight.tolist()
+            seen.append((batch.index.tolist(), weight, batch.reward.tolist()))
+            memory.feedback(batch, batch.reward.abs())
+        return seen
+
+    world = World(SPEC, 1, 5)
+    first = fresh()
+    play(first, world.fragment(30))
+    second = fresh()
+    second.load_rows(first.rows([])[0])
+    second.load_state_dict(first.state_dict())
+    more = world.fragment(10)
+    assert play(first, more) == play(second, more)
+
+
+def test_fill_and_age_are_told() -> None:
+    memory = replay(updates_per_step=1, capacity=40)
+    memory.write(World(SPEC, 1, 0).fragment(10))
+    owed(memory)
+    told = memory.monitor()
+    assert told["fill"] == 0.25
+    assert 0 <= told["age"] <= 9
