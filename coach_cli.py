@@ -208,6 +208,7 @@ def _refuse_run_folder(path: Path) -> None:
 
 
 def _print_result(result: Any, target: Any) -> None:
+    from coach.telemetry.console import number
     from rich.table import Table
 
     table = Table(title="Result", title_justify="left", show_header=False)
@@ -216,8 +217,8 @@ def _print_result(result: Any, target: Any) -> None:
     table.add_row("environment steps", f"{result.env_steps:,}")
     table.add_row("wall time", f"{result.seconds:.1f} s")
     if result.evaluation is not None:
-        table.add_row("last evaluation", f"{result.evaluation:.1f}")
-        table.add_row("best evaluation", f"{result.best:.1f}")
+        table.add_row("last evaluation", number(result.evaluation))
+        table.add_row("best evaluation", number(result.best))
     if target is not None and result.best is not None:
         met = result.best >= target.return_
         mark = "[green]reached[/green]" if met else "[red]not reached[/red]"
@@ -234,6 +235,7 @@ def _print_result(result: Any, target: Any) -> None:
 
 def _print_episodes(episodes: list[Any], policy: dict[str, Any]) -> None:
     import numpy as np
+    from coach.telemetry.console import number
     from rich.table import Table
 
     returns = np.array([episode.value for episode in episodes])
@@ -243,10 +245,7 @@ def _print_episodes(episodes: list[Any], policy: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     table.add_row(
         str(len(episodes)),
-        *(
-            f"{value:.1f}"
-            for value in (returns.mean(), returns.std(), returns.min(), returns.max())
-        ),
+        *(number(value) for value in (returns.mean(), returns.std(), returns.min(), returns.max())),
         f"{lengths.mean():.1f}",
     )
     console.print(table)

@@ -1,8 +1,8 @@
 """Dense layers with their activations as one node of the autograd graph.
 
 For small networks most of an update is not arithmetic but the bookkeeping around each of its many
-operations. A stack of linear layers with ReLU or tanh between them has a gradient of a few products,
-so it is written out here once, and checked against autograd by the tests.
+operations. A stack of linear layers with ReLU or tanh between them has a gradient of a few
+products, so it is written out here once, and checked against autograd by the tests.
 """
 
 from __future__ import annotations

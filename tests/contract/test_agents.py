@@ -84,7 +84,7 @@ class Rig:
 def test_serves_some_actions_and_refuses_others_with_a_remedy(name: str) -> None:
     assert served(name)
     for action in set(ACTIONS) - set(served(name)):
-        with pytest.raises(SettingError, match="serves .* but the environment has"):
+        with pytest.raises(SettingError, match=r"serves .* but the environment has"):
             make(name, "vector", action)
 
 

@@ -122,7 +122,7 @@ def test_sample_with_log_prob_is_its_own_log_prob_and_in_bounds() -> None:
 def test_log_prob_stays_finite_at_the_bounds() -> None:
     policy = squashed(torch.zeros(1, 2), torch.zeros(1, 2))
     assert torch.isfinite(policy.log_prob(torch.tensor([[3.0, -0.5]]))).all()
-    action, log_prob = squashed(torch.full((1, 2), 50.0), torch.zeros(1, 2)).sample_with_log_prob(
+    _, log_prob = squashed(torch.full((1, 2), 50.0), torch.zeros(1, 2)).sample_with_log_prob(
         torch.Generator().manual_seed(0)
     )
     assert torch.isfinite(log_prob).all()

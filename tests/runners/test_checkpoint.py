@@ -91,7 +91,7 @@ def test_a_damaged_chunk_of_the_replay_is_noticed(
 def test_all_damaged_is_an_error(finished: Run, tiny_dqn: dict[str, Any], launch: Launch) -> None:
     for folder in checkpoints(finished.folder):
         _damage(folder / "tensors.safetensors", "flip")
-    with pytest.raises(CheckpointError, match="All checkpoints of .* are damaged"):
+    with pytest.raises(CheckpointError, match=r"All checkpoints of .* are damaged"):
         launch(tiny_dqn, finished.folder)
 
 
@@ -106,7 +106,7 @@ def test_a_newer_format_is_refused_with_the_remedy(
     finished: Run, tiny_dqn: dict[str, Any], launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coach.runners.checkpoint.FORMAT", 0)
-    with pytest.raises(NewerCheckpointError, match="newer version.*\n.*pip install --upgrade"):
+    with pytest.raises(NewerCheckpointError, match=r"newer version.*\n.*pip install --upgrade"):
         launch(tiny_dqn, finished.folder)
 
 
@@ -114,7 +114,7 @@ def test_a_run_without_checkpoint_cannot_be_resumed(
     tiny_dqn: dict[str, Any], launch: Launch
 ) -> None:
     run = launch(tiny_dqn)
-    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from"):
         launch(tiny_dqn, run.folder)
 
 
@@ -133,7 +133,7 @@ def test_a_full_disk_stops_with_the_remedy_and_keeps_what_was_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(storage.os, "fsync", full)
-        with pytest.raises(ResourceError, match="disk is full.*\nFree some space"):
+        with pytest.raises(ResourceError, match=r"disk is full.*\nFree some space"):
             run.train()
     assert checkpoints(run.folder)[-1].name.endswith("200")
     assert not list(run.folder.rglob("*.tmp"))
@@ -144,7 +144,7 @@ def test_a_full_disk_stops_with_the_remedy_and_keeps_what_was_there(
 
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ResourceError, match="cannot be written"):
+    with pytest.raises(ResourceError, match=r"cannot be written"):
         storage.write_file(tmp_path / "file" / "inside", b"data")
 
 
@@ -160,7 +160,7 @@ def test_policy_survives_the_round_trip(tmp_path: Path) -> None:
 def test_a_damaged_policy_is_noticed(tmp_path: Path) -> None:
     save_policy(tmp_path / "best", {"a": torch.randn(10)}, {})
     _damage(tmp_path / "best" / "agent.safetensors", "flip")
-    with pytest.raises(CheckpointError, match="checksum"):
+    with pytest.raises(CheckpointError, match=r"checksum"):
         load_policy(tmp_path / "best")
 
 
