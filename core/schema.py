@@ -228,7 +228,7 @@ def _convert_plain(annotation: Any, value: Any, key: str) -> Built[Any]:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
     except PydanticSchemaGenerationError:
         raise SettingError(key, f"{annotation} cannot be set from a preset") from None
-    if isinstance(value, bool) and annotation in (int, float, Count, Positive):
+    if _has_bool(value) and not _admits_bool(annotation):  # which pydantic would take for 0 and 1
         raise SettingError(key, f"expected {name_of(annotation)}, got {value}")
     try:
         converted = adapter.validate_python(value)
@@ -240,6 +240,18 @@ def _convert_plain(annotation: Any, value: Any, key: str) -> Built[Any]:
             f"Expected {name_of(annotation)}.",
         ) from None
     return Built(converted, _to_plain(converted))
+
+
+def _has_bool(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_has_bool(item) for item in value)
+    return isinstance(value, bool)
+
+
+def _admits_bool(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return any(isinstance(choice, bool) for choice in get_args(annotation))
+    return annotation in (bool, Any) or any(_admits_bool(a) for a in get_args(annotation))
 
 
 def _to_plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from coach.core.memory import Memory, Prepare
 from coach.core.registry import register
 from coach.core.schema import Count, CountOrZero, Fraction, Positive
 from coach.core.spec import Spec
+from coach.memories import journal
 from coach.memories.sampler import Sampler
 from coach.memories.samplers.uniform import Uniform
 from coach.memories.stripes import Stripes
@@ -92,14 +93,14 @@ class Replay(Memory):
             "env_steps": self.env_steps,
             "updates": self.updates,
             "rng": self.rng.get_state(),
-            **{f"stripes.{k}": v for k, v in self.stripes.state_dict().items()},
+            **{f"stripes.{k}": v for k, v in journal.state_dict(self.stripes).items()},
             **{f"sampler.{k}": v for k, v in self.sampler.state_dict().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps, self.updates = state["env_steps"], state["updates"]
         self.rng.set_state(state["rng"])
-        self.stripes.load_state_dict(_under("stripes.", state))
+        journal.load_state_dict(self.stripes, _under("stripes.", state))
         self.sampler.load_state_dict(_under("sampler.", state))
 
     def pending_bytes(self, saved: list[int]) -> int:
@@ -111,10 +112,10 @@ class Replay(Memory):
         return oldest
 
     def rows(self, saved: list[int]) -> tuple[dict[str, Tensor], list[int]]:
-        return self.stripes.rows_since(saved)
+        return journal.rows_since(self.stripes, saved)
 
     def load_rows(self, rows: dict[str, Tensor]) -> None:
-        self.stripes.load_rows(rows)
+        journal.load_rows(self.stripes, rows)
 
     def _due(self) -> int:
         # The small term absorbs rounding in ratios such as 0.1, which have no exact float.

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from coach.core.batch import Batch, leaves, map_tree, rebuild
+from coach.core.batch import Batch, map_tree
 from coach.core.errors import SettingError
 from coach.core.layout import (
     action_layout,
     allocate,
     as_numpy,
     assign,
-    named_leaves,
     observation_layout,
     transition_bytes,
 )
 from coach.core.spec import Spec
 from coach.functional.returns import n_step_returns
+from coach.memories.finals import Finals
 from torch import Tensor
 
 REWARD, TERMINATED, BOUNDARY = 0, 1, 2
@@ -49,8 +49,6 @@ class Stripes:
         self.spec = spec
         self.nbytes = self.size * (transition_bytes(spec) + OUTCOME_BYTES)
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
-        self._free: list[int] = []
-        self._finals = 0
 
     @property
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -64,8 +62,7 @@ class Stripes:
             The indices written, and the indices that are no transitions any more (the row behind
             the newest of each stripe).
         """
-        if not hasattr(self, "obs"):
-            self._allocate()
+        self.allocate()
         steps, count = fragment.reward.shape
         if steps >= self.rows:
             raise SettingError(
@@ -78,7 +75,7 @@ class Stripes:
         start = int(self.written[first])
         rows = (start + np.arange(steps + 1)) % self.rows
         index = np.arange(first, first + count)[:, None] * self.rows + rows  # [n, T + 1]
-        self._release(index)
+        self.finals.drop(index)
         outcome = np.stack(
             [
                 fragment.reward.numpy(),
@@ -101,7 +98,7 @@ class Stripes:
         ended = np.argwhere(outcome[:, :, BOUNDARY] > 0)  # [E, 2] of (env, step)
         if len(ended):
             finals = map_tree(lambda t: t.numpy()[ended[:, 1], ended[:, 0]], fragment.next_obs)
-            self._keep_finals(index[ended[:, 0], ended[:, 1]], finals)
+            self.finals.keep(index[ended[:, 0], ended[:, 1]], finals)
         index_t = torch.from_numpy(index)
         return index_t[:, :-1].reshape(-1), index_t[:, -1]
 
@@ -133,10 +130,8 @@ class Stripes:
         behind = torch.where((last + 1) % self.rows == 0, last + 1 - self.rows, last + 1)
         next_obs = map_tree(lambda tensor: tensor.index_select(0, behind), self.obs)
         if bool(ended.any()):
-            slots = self.final_of[last[ended]].long()
-            map_tree(
-                lambda out, kept: out.__setitem__(ended, kept[slots]), next_obs, self.final_obs
-            )
+            finals = self.finals.of(last[ended])
+            map_tree(lambda out, final: out.__setitem__(ended, final), next_obs, finals)
         return Batch(
             obs=map_tree(lambda tensor: tensor.index_select(0, index), self.obs),
             action=self.action.index_select(0, index),
@@ -168,68 +163,15 @@ class Stripes:
         newest = torch.from_numpy((self.written - 1) % self.rows)[stripe]
         return float(((newest - row) % self.rows).float().mean())
 
-    def rows_since(self, saved: list[int]) -> tuple[dict[str, Tensor], list[int]]:
-        """Rows written after ``saved`` (per stripe) that are still held, as flat tensors."""
-        if not hasattr(self, "obs"):
-            return {}, self.written.tolist()
-        begin = np.maximum(self.written - self.counts, saved or 0)
-        absolute = [np.arange(b, e) for b, e in zip(begin, self.written)]
-        index = torch.from_numpy(
-            np.concatenate([env * self.rows + a % self.rows for env, a in enumerate(absolute)])
-        )
-        tensors = {"begin": torch.from_numpy(begin), "end": torch.from_numpy(self.written.copy())}
-        tensors |= named_leaves(map_tree(lambda t: t[index], self.obs), "obs")
-        tensors |= {"action": self.action[index], "outcome": self.outcome[index]}
-        ended = self.outcome[index, BOUNDARY] > 0
-        slots = self.final_of[index[ended]].long()
-        tensors |= named_leaves(map_tree(lambda t: t[slots], self.final_obs), "final")
-        return tensors, self.written.tolist()
+    @property
+    def allocated(self) -> bool:
+        """Whether anything has been stored yet."""
+        return hasattr(self, "finals")
 
-    def load_rows(self, tensors: dict[str, Tensor]) -> None:
-        """Put rows from `rows_since` back; later calls overwrite what a full ring has dropped."""
-        if not hasattr(self, "obs"):
-            self._allocate()
-        begin, end = tensors["begin"].numpy(), tensors["end"].numpy()
-        index = np.concatenate(
-            [
-                env * self.rows + np.arange(b, e) % self.rows
-                for env, (b, e) in enumerate(zip(begin, end))
-            ]
-        )
-        # The ring drops the row behind the newest too, whose final observation goes with it.
-        self._release(
-            np.concatenate([index, np.arange(self.num_envs) * self.rows + end % self.rows])
-        )
-        at = torch.from_numpy(index)
-        assign(self.obs, at, self._named(tensors, "obs"))
-        self.action[at] = tensors["action"]
-        self.outcome[at] = tensors["outcome"]
-        ended = (tensors["outcome"][:, BOUNDARY] > 0).numpy()
-        if ended.any():
-            finals = map_tree(lambda t: t.numpy(), self._named(tensors, "final"))
-            self._keep_finals(index[ended], finals)
-        self.written = end.copy()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Positions, and the observation to come of every stripe."""
-        state: dict[str, Any] = {"written": self.written.tolist()}
-        if hasattr(self, "obs"):
-            behind = torch.from_numpy(
-                np.arange(self.num_envs) * self.rows + self.written % self.rows
-            )
-            state |= named_leaves(map_tree(lambda t: t[behind], self.obs), "coming")
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`, after the rows."""
-        self.written = np.asarray(state["written"], np.int64)
-        if self.written.any():
-            behind = torch.from_numpy(
-                np.arange(self.num_envs) * self.rows + self.written % self.rows
-            )
-            assign(self.obs, behind, self._named(state, "coming"))
-
-    def _allocate(self) -> None:
+    def allocate(self) -> None:
+        """Take the memory, unless that has been done."""
+        if self.allocated:
+            return
         layout = observation_layout(self.spec.observation)
         self._obs = as_numpy(allocate(layout, self.num_envs, self.rows))
         self.obs = map_tree(lambda a: torch.from_numpy(a).flatten(0, 1), self._obs)
@@ -237,31 +179,4 @@ class Stripes:
         self._action, self.action = action.numpy(), action.flatten(0, 1)
         outcome = torch.zeros(self.num_envs, self.rows, 3)
         self._outcome, self.outcome = outcome.numpy(), outcome.flatten(0, 1)
-        self.final_of = torch.full((self.size,), -1, dtype=torch.int32)
-        self.final_obs = allocate(layout, 0)
-
-    def _release(self, index: Any) -> None:
-        slots = self.final_of.numpy()[index]
-        held = slots >= 0
-        if held.any():
-            self._free.extend(slots[held].tolist())
-            self.final_of.numpy()[index] = -1
-
-    def _keep_finals(self, index: Any, finals: Any) -> None:
-        short = len(index) - len(self._free)
-        if short > 0:
-            # Doubling keeps the cost of growing small beside that of the rows themselves.
-            grown = max(64, self._finals * 2, self._finals + short)
-            self.final_obs = map_tree(
-                lambda t: torch.cat([t, t.new_zeros(grown - len(t), *t.shape[1:])]), self.final_obs
-            )
-            self._free.extend(range(grown - 1, self._finals - 1, -1))
-            self._finals = grown
-        slots = [self._free.pop() for _ in range(len(index))]
-        self.final_of.numpy()[index] = slots
-        assign(as_numpy(self.final_obs), slots, finals)
-
-    def _named(self, tensors: dict[str, Any], prefix: str) -> Any:
-        layout = observation_layout(self.spec.observation)
-        flat = {path: tensors[f"{prefix}.{path}" if path else prefix] for path, _ in leaves(layout)}
-        return rebuild(layout, flat)
+        self.finals = Finals(layout, self.size)

@@ -11,7 +11,8 @@ import torch
 from coach.core.errors import CoachError
 from coach.environments.actions import to_environment
 from coach.environments.corners import Corners
-from coach.environments.serial import SerialEnvs, episode_seed
+from coach.environments.history import episode_seed
+from coach.environments.serial import SerialEnvs
 from gymnasium import spaces
 
 

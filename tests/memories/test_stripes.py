@@ -6,6 +6,7 @@ import pytest
 import torch
 from coach.core.batch import map_tree
 from coach.core.errors import SettingError
+from coach.memories import journal
 from coach.memories.stripes import Stripes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,13 +62,13 @@ def test_journal_brings_everything_back(
     for steps, save in fragments:
         stripes.write(world.fragment(steps))
         if save:
-            rows, saved = stripes.rows_since(saved)
+            rows, saved = journal.rows_since(stripes, saved)
             chunks.append(rows)
-    chunks.append(stripes.rows_since(saved)[0])
+    chunks.append(journal.rows_since(stripes, saved)[0])
     again = Stripes(SPECS[name], 2, capacity=16)
     for rows in chunks:
-        again.load_rows(rows)
-    again.load_state_dict(stripes.state_dict())
+        journal.load_rows(again, rows)
+    journal.load_state_dict(again, journal.state_dict(stripes))
     check(again, world, 3)
     more = world.fragment(3)
     stripes.write(more), again.write(more)
@@ -77,10 +78,10 @@ def test_journal_brings_everything_back(
 def test_size_is_known_before_anything_is_allocated() -> None:
     spec = SPECS["image"]
     stripes = Stripes(spec, 1, capacity=1_000)
-    assert not hasattr(stripes, "obs")
+    assert not stripes.allocated
     assert stripes.nbytes == 1_001 * (32 + 8 + 16)
     stripes.write(World(spec, 1, 0).fragment(1))
-    held = (stripes.obs, stripes.action, stripes.outcome, stripes.final_of)
+    held = (stripes.obs, stripes.action, stripes.outcome, stripes.finals.slot_of)
     assert sum(t.numel() * t.element_size() for t in held) == stripes.nbytes
 
 
@@ -108,4 +109,4 @@ def test_final_observations_do_not_pile_up() -> None:
     world, stripes = World(SPECS["vector"], 2, 0), Stripes(SPECS["vector"], 2, 20)
     for _ in range(300):
         stripes.write(world.fragment(3))
-    assert len(stripes.final_obs) <= 64
+    assert len(stripes.finals.table) <= 64

@@ -1,0 +1,78 @@
+"""Saving and restoring ring storage piece by piece, each row once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from coach.core.batch import leaves, map_tree, rebuild
+from coach.core.layout import assign, named_leaves, observation_layout
+from coach.memories.stripes import BOUNDARY, Stripes
+from torch import Tensor
+
+
+def rows_since(stripes: Stripes, saved: list[int]) -> tuple[dict[str, Tensor], list[int]]:
+    """Rows held that were written after the positions ``saved``, and the new positions."""
+    if not stripes.allocated:
+        return {}, stripes.written.tolist()
+    begin = np.maximum(stripes.written - stripes.counts, saved or 0)
+    at = torch.from_numpy(_between(stripes, begin, stripes.written))
+    tensors = {"begin": torch.from_numpy(begin), "end": torch.from_numpy(stripes.written.copy())}
+    tensors |= named_leaves(map_tree(lambda t: t[at], stripes.obs), "obs")
+    tensors |= {"action": stripes.action[at], "outcome": stripes.outcome[at]}
+    ended = at[stripes.outcome[at, BOUNDARY] > 0]
+    tensors |= named_leaves(stripes.finals.of(ended), "final")
+    return tensors, stripes.written.tolist()
+
+
+def load_rows(stripes: Stripes, tensors: dict[str, Tensor]) -> None:
+    """Put rows from `rows_since` back; later calls overwrite what a full ring has dropped."""
+    stripes.allocate()
+    end = tensors["end"].numpy()
+    index = _between(stripes, tensors["begin"].numpy(), end)
+    # The ring drops the row behind the newest too, and its final observation with it.
+    stripes.finals.drop(np.concatenate([index, _at(stripes, end)]))
+    at = torch.from_numpy(index)
+    assign(stripes.obs, at, _named(stripes, tensors, "obs"))
+    stripes.action[at] = tensors["action"]
+    stripes.outcome[at] = tensors["outcome"]
+    ended = (tensors["outcome"][:, BOUNDARY] > 0).numpy()
+    if ended.any():
+        finals = map_tree(lambda t: t.numpy(), _named(stripes, tensors, "final"))
+        stripes.finals.keep(index[ended], finals)
+    stripes.written = end.copy()
+
+
+def state_dict(stripes: Stripes) -> dict[str, Any]:
+    """Positions, and the observation to come of every stripe."""
+    state: dict[str, Any] = {"written": stripes.written.tolist()}
+    if stripes.allocated:
+        behind = torch.from_numpy(_at(stripes, stripes.written))
+        state |= named_leaves(map_tree(lambda t: t[behind], stripes.obs), "coming")
+    return state
+
+
+def load_state_dict(stripes: Stripes, state: dict[str, Any]) -> None:
+    """Restore `state_dict`, after the rows."""
+    stripes.written = np.asarray(state["written"], np.int64)
+    if stripes.written.any():
+        behind = torch.from_numpy(_at(stripes, stripes.written))
+        assign(stripes.obs, behind, _named(stripes, state, "coming"))
+
+
+def _at(stripes: Stripes, position: Any) -> Any:
+    """Indices of one position per stripe."""
+    return np.arange(stripes.num_envs) * stripes.rows + position % stripes.rows
+
+
+def _between(stripes: Stripes, begin: Any, end: Any) -> Any:
+    """Indices of a range of positions per stripe, one stripe after the other."""
+    ranges = [np.arange(b, e) % stripes.rows for b, e in zip(begin, end)]
+    return np.concatenate([env * stripes.rows + rows for env, rows in enumerate(ranges)])
+
+
+def _named(stripes: Stripes, tensors: dict[str, Any], prefix: str) -> Any:
+    layout = observation_layout(stripes.spec.observation)
+    flat = {path: tensors[f"{prefix}.{path}" if path else prefix] for path, _ in leaves(layout)}
+    return rebuild(layout, flat)

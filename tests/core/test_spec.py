@@ -1,0 +1,126 @@
+"""What an environment offers: checks, counts and bounds; how observations lie in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from coach.core.errors import SettingError
+from coach.core.layout import (
+    action_layout,
+    allocate,
+    as_numpy,
+    assign,
+    named_leaves,
+    observation_layout,
+    transition_bytes,
+)
+from coach.core.spec import Spec
+from gymnasium import spaces
+
+VECTOR = spaces.Box(-1, 1, (3,))
+
+
+def spec(action: spaces.Space[Any], observation: spaces.Space[Any] = VECTOR) -> Spec:
+    return Spec(observation, action)
+
+
+def test_action_spaces_are_required_by_name() -> None:
+    spec(spaces.Discrete(2)).require_action("me", spaces.Discrete, spaces.Box)
+    with pytest.raises(SettingError) as raised:
+        spec(spaces.MultiBinary(2)).require_action("agent me", spaces.Discrete, spaces.Box)
+    assert "agent me serves Discrete or Box actions" in str(raised.value)
+    assert "MultiBinary(2)" in str(raised.value)
+
+
+def test_discrete_actions_are_counted() -> None:
+    assert spec(spaces.Discrete(5, start=-2)).num_actions("me") == 5
+    with pytest.raises(SettingError, match="me serves Discrete"):
+        spec(VECTOR).num_actions("me")
+
+
+def test_bounds_are_flat() -> None:
+    box = spaces.Box(np.array([[-1.0], [0.5]]), np.array([[2.0], [3.0]]), dtype=np.float64)
+    low, high = spec(box).bounds("me")
+    assert low.dtype == high.dtype == torch.float32
+    assert (low.tolist(), high.tolist()) == ([-1.0, 0.5], [2.0, 3.0])
+
+
+@pytest.mark.parametrize("low", [-np.inf, np.array([-np.inf, 0])])
+def test_bounds_must_be_there(low: Any) -> None:
+    with pytest.raises(SettingError, match=r"me needs bounded actions(.|\n)*RescaleAction"):
+        spec(spaces.Box(low, 1, (2,), np.float32)).bounds("me")
+    with pytest.raises(SettingError, match="me serves Box"):
+        spec(spaces.Discrete(2)).bounds("me")
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "dtype"),
+    [
+        (spaces.Box(-1, 1, (3,), np.float64), (3,), torch.float32),
+        (spaces.Box(-1, 1, (2, 2), np.float16), (2, 2), torch.float32),
+        (spaces.Box(0, 255, (4, 8, 8), np.uint8), (4, 8, 8), torch.uint8),
+        (spaces.Box(-9, 9, (2,), np.int8), (2,), torch.int8),
+        (spaces.Box(0, 1, (2,), np.bool_), (2,), torch.bool),
+        (spaces.Box(0, 60_000, (2,), np.uint16), (2,), torch.int64),
+        (spaces.Discrete(3), (), torch.int64),
+        (spaces.MultiDiscrete([2, 3]), (2,), torch.int64),
+        (spaces.MultiBinary((2, 3)), (2, 3), torch.int8),
+    ],
+    ids=str,
+)
+def test_every_value_fits_where_it_is_stored(
+    space: spaces.Space[Any], shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    assert observation_layout(space) == (shape, dtype)
+    stored = as_numpy(allocate(observation_layout(space), 2))
+    space.seed(0)
+    value = space.sample()
+    assign(stored, 1, value)
+    np.testing.assert_allclose(stored[1], np.asarray(value, np.float64), rtol=1e-6)
+    assert not stored[0].any()
+
+
+def test_dicts_are_stored_key_by_key() -> None:
+    space = spaces.Dict(
+        {"a": spaces.Box(0, 255, (4,), np.uint8), "b": spaces.Dict({"c": spaces.Discrete(3)})}
+    )
+    layout = observation_layout(space)
+    assert layout == {"a": ((4,), torch.uint8), "b": {"c": ((), torch.int64)}}
+    leaves = named_leaves(allocate(layout, 5, 2), "obs")
+    assert {name: tuple(leaf.shape) for name, leaf in leaves.items()} == {
+        "obs.a": (5, 2, 4),
+        "obs.b.c": (5, 2),
+    }
+    assert transition_bytes(spec(spaces.Discrete(2), space)) == 4 + 8 + 8
+
+
+@pytest.mark.parametrize(
+    ("space", "layout"),
+    [
+        (spaces.Discrete(3, start=4), ((), torch.int64)),
+        (spaces.Box(-1, 1, (2, 3)), ((6,), torch.float32)),
+        (spaces.Box(-1, 1, ()), ((1,), torch.float32)),
+        (spaces.MultiDiscrete([2, 3]), ((2,), torch.int64)),
+        (spaces.MultiBinary((2, 2)), ((4,), torch.int64)),
+    ],
+    ids=str,
+)
+def test_actions_are_a_number_or_a_flat_vector(space: spaces.Space[Any], layout: Any) -> None:
+    assert action_layout(space) == layout
+
+
+@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Sequence(VECTOR), spaces.Tuple([VECTOR])])
+def test_observations_without_arrays_are_refused(space: spaces.Space[Any]) -> None:
+    with pytest.raises(SettingError, match=rf"{type(space).__name__} are not supported"):
+        observation_layout(space)
+    with pytest.raises(SettingError, match="FlattenObservation"):
+        observation_layout(spaces.Dict({"x": space}))
+
+
+def test_memory_starts_where_kernels_like_it() -> None:
+    """Kernels may round differently on unaligned arrays, which would spoil exact resume."""
+    tree = allocate(observation_layout(spaces.Dict({"a": VECTOR, "b": VECTOR})), 3)
+    assert all(leaf.data_ptr() % 64 == 0 for leaf in tree.values())
