@@ -63,8 +63,12 @@ def flat_encoder(space: AnySpace) -> Callable[[Tensor], Tensor]:
         )
     flat_size(space)
     dims = len(space.shape or ())
-    if getattr(space, "dtype", None) == np.uint8:
-        return lambda obs: obs.flatten(-dims).float() / 255
-    if dims == 1:
-        return lambda obs: obs.float()
-    return lambda obs: obs.float().flatten(-dims) if dims else obs.float().unsqueeze(-1)
+    scale = 255.0 if getattr(space, "dtype", None) == np.uint8 else None
+
+    def encode(obs: Tensor) -> Tensor:
+        flat = obs.float()
+        if dims != 1:
+            flat = flat.flatten(-dims) if dims else flat.unsqueeze(-1)
+        return flat / scale if scale else flat
+
+    return encode

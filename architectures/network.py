@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from coach.architectures.embedder import Embedder
-from coach.architectures.encoding import is_image
 from coach.architectures.head import Head
 from coach.architectures.middleware import Middleware
+from coach.architectures.named import Named
 from coach.architectures.normalizers import ObservationNormalizer, RewardScale
+from coach.architectures.trunk import Trunk, embedders_for, observation_leaves
 from coach.core.batch import State
 from coach.core.errors import SettingError, nearest
 from coach.core.schema import Part, PartLike
-from coach.core.spec import AnySpace, Spec
+from coach.core.spec import Spec
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -59,44 +59,44 @@ class Network(nn.Module):
         normalize_rewards: bool = False,
     ) -> None:
         super().__init__()
-        keys = observation_keys(spec.observation)
-        chosen = _embedders(keys, embedder)
-        body = Part.of("middleware", middleware, "middleware")
-        names = list(heads)
-        self.trunk_of = dict.fromkeys(names, "shared") if share_trunk else {n: n for n in names}
-        self.trunks = nn.ModuleDict(
-            {name: Trunk(keys, chosen, body) for name in dict.fromkeys(self.trunk_of.values())}
+        if "state" in heads:
+            raise SettingError("agent.network.heads.state", "outputs have a 'state' already")
+        leaves = observation_leaves(spec.observation)
+        chosen = embedders_for(leaves, embedder)
+        body = Part.of("middleware", middleware, "agent.network.middleware")
+        self.trunk_of = {name: "shared" if share_trunk else name for name in heads}
+        self.trunks = Named(
+            {name: Trunk(leaves, chosen, body) for name in dict.fromkeys(self.trunk_of.values())}
         )
-        self.heads = nn.ModuleDict()
-        for name, value in heads.items():
-            trunk = self.trunks[self.trunk_of[name]]
-            part = Part.of("head", value, f"heads.{name}")
-            self.heads[name] = part(features=trunk.features, spec=spec)
-        self.normalizers = nn.ModuleDict()
-        if normalize_observations:
-            for key, space in keys.items():
-                if isinstance(space, spaces.Box) and space.dtype != np.uint8:
-                    path = tuple(key.split(".")) if key else ()
-                    name = key.replace(".", "/") or "observation"
-                    self.normalizers[name] = ObservationNormalizer(path, space.shape)
+        parts = {n: Part.of("head", v, f"agent.network.heads.{n}") for n, v in heads.items()}
+        self.heads = Named(
+            {
+                name: part(features=self.trunks[self.trunk_of[name]].features, spec=spec)
+                for name, part in parts.items()
+            }
+        )
+        self.paths = list(leaves)
+        self.normalizers = nn.ModuleList(
+            ObservationNormalizer(path, space.shape or ())
+            if normalize_observations and isinstance(space, spaces.Box) and space.dtype != np.uint8
+            else nn.Identity()
+            for path, space in leaves.items()
+        )
         self.reward_scale = RewardScale() if normalize_rewards else None
-        self._keys = list(keys)
 
     def forward(self, obs: Any, state: State = None) -> Outputs:
         """Run every head on observations ``[B, ...]``."""
-        parts = self._split(obs)
-        shared: dict[str, tuple[Tensor, State]] = {
-            name: trunk(parts, state) for name, trunk in self.trunks.items()
-        }
-        after = next(iter(shared.values()))[1]
-        return Outputs(
-            {name: head(shared[self.trunk_of[name]][0]) for name, head in self.heads.items()},
-            after,
-        )
+        parts = [
+            normalizer(_leaf(obs, path)) for path, normalizer in zip(self.paths, self.normalizers)
+        ]
+        features = {name: trunk(parts, state) for name, trunk in self.trunks.items()}
+        trunk_of = self.trunk_of
+        outputs = {name: head(features[trunk_of[name]][0]) for name, head in self.heads.items()}
+        return Outputs(outputs, next(iter(features.values()))[1])
 
     def initial_state(self, num_envs: int) -> State:
         """Recurrent state at the start of an episode."""
-        trunk = next(iter(self.trunks.values()))
+        trunk = next(self.trunks.values())
         assert isinstance(trunk, Trunk)
         return trunk.middleware.initial_state(num_envs)
 
@@ -107,14 +107,14 @@ class Network(nn.Module):
             SettingError: a head is missing or of the wrong kind.
         """
         for name, wanted in provides.items():
-            head = dict(self.heads.items()).get(name)
-            if head is None:
+            if name not in self.heads:
                 raise SettingError(
                     "agent.network.heads",
                     f"{owner} reads a head called '{name}', but the network has "
                     f"{sorted(self.heads)}",
                     f"{nearest(name, self.heads)} Add `{name}: TYPE` under heads.",
                 )
+            head = self.heads[name]
             if head.provides != wanted:
                 raise SettingError(
                     f"agent.network.heads.{name}",
@@ -125,72 +125,9 @@ class Network(nn.Module):
                 )
         return self
 
-    def _split(self, obs: Any) -> list[Tensor]:
-        parts = []
-        for key in self._keys:
-            part = obs
-            for name in key.split(".") if key else ():
-                part = part[name]
-            normalizer = key.replace(".", "/") or "observation"
-            if normalizer in self.normalizers:
-                part = self.normalizers[normalizer](part)
-            parts.append(part)
-        return parts
 
-
-class Trunk(nn.Module):
-    """Embedders of all observation keys, concatenated, and the middleware behind them."""
-
-    def __init__(
-        self,
-        keys: Mapping[str, AnySpace],
-        embedders: Mapping[str, Part[Embedder]],
-        middleware: Part[Middleware],
-    ) -> None:
-        super().__init__()
-        self.embedders = nn.ModuleList(embedders[key](space=space) for key, space in keys.items())
-        merged = sum(embedder.features for embedder in self.embedders)  # type: ignore[misc]
-        self.middleware: Middleware = middleware(features=merged)
-        self.features = self.middleware.outputs
-
-    def forward(self, parts: list[Tensor], state: State) -> tuple[Tensor, State]:
-        embedded = [embedder(part) for embedder, part in zip(self.embedders, parts)]
-        merged = embedded[0] if len(embedded) == 1 else torch.cat(embedded, -1)
-        after: tuple[Tensor, State] = self.middleware(merged, state)
-        return after
-
-
-def observation_keys(space: AnySpace, prefix: str = "") -> dict[str, AnySpace]:
-    """The leaf spaces of an observation by dotted path; one empty path if it is no Dict."""
-    if not isinstance(space, spaces.Dict):
-        return {prefix: space}
-    found: dict[str, AnySpace] = {}
-    for key, inner in space.spaces.items():
-        found.update(observation_keys(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return found
-
-
-def _embedders(keys: Mapping[str, AnySpace], embedder: Any) -> dict[str, Part[Embedder]]:
-    if embedder is None:
-        embedder = {}
-    per_key = isinstance(embedder, Mapping) and "type" not in embedder
-    if not per_key:
-        part: Part[Embedder] = Part.of("embedder", embedder, "embedder")
-        return dict.fromkeys(keys, part)
-    for name in embedder:
-        if name not in keys:
-            raise SettingError(
-                f"agent.network.embedder.{name}",
-                f"the observation has no key '{name}'",
-                nearest(name, keys)
-                if keys != {"": keys.get("")}
-                else "This observation is no Dict: write one embedder, {type: ...}.",
-            )
-    return {
-        key: Part.of(
-            "embedder",
-            embedder.get(key, "nature_cnn" if is_image(space) else "mlp"),
-            f"embedder.{key}",
-        )
-        for key, space in keys.items()
-    }
+def _leaf(obs: Any, path: tuple[str, ...]) -> Tensor:
+    for key in path:
+        obs = obs[key]
+    leaf: Tensor = obs
+    return leaf

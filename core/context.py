@@ -33,11 +33,13 @@ class Context:
         return torch.randn(shape, generator=self.rng, device=self.rng.device)
 
     def categorical(self, logits: Tensor) -> Tensor:
-        """Sample an index over the last dimension; the most probable one while evaluating.
+        """Sample an index over the last dimension; the most probable one while evaluating."""
+        return self.draw(logits) if self.explore else logits.argmax(-1)
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """Sample an index over the last dimension, also while evaluating.
 
         Uses the Gumbel-max trick: one pass, no normalisation.
         """
-        if not self.explore:
-            return logits.argmax(-1)
         noise = torch.empty_like(logits).exponential_(generator=self.rng).log_()
         return (logits - noise).argmax(-1)

@@ -45,7 +45,8 @@ class FlatParameters:
         if len(given) < len(views):
             self.gradient.zero_()
             views = [view for view, g in zip(views, gradients) if g is not None]
-        torch._foreach_copy_(views, given)
+        if given:
+            torch._foreach_copy_(views, given)
 
     def clip(self, max_norm: float | None) -> Tensor:
         """Scale the gradient down to ``max_norm``; returns the norm it had."""

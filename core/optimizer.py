@@ -64,5 +64,5 @@ class TorchStepper:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict`."""
         whole = self.optimizer.state_dict()
-        whole["state"] = {0: state} if state else {}
+        whole["state"] = {0: {k: v.clone() for k, v in state.items()}} if state else {}
         self.optimizer.load_state_dict(whole)

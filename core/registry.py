@@ -56,6 +56,7 @@ class Entry:
     name: str
     summary: str
     module: str
+    cls: str
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
@@ -68,14 +69,11 @@ def register(kind: str, name: str) -> Callable[[T], T]:
         raise CoachError(f"There is no kind of part called '{kind}'.", nearest(kind, KINDS))
 
     def add(cls: T) -> T:
-        other = _registered.get((kind, name))
-        if other is not None and (other.__module__, other.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
+        mine = f"{cls.__module__}.{cls.__qualname__}"
+        other = _holder(kind, name)
+        if other and other != mine:
             raise CoachError(
-                f"Two classes claim the {kind} '{name}': {other.__module__}.{other.__qualname__} "
-                f"and {cls.__module__}.{cls.__qualname__}.",
+                f"Two classes claim the {kind} '{name}': {other} and {mine}.",
                 "Give one of them another name in @register(...).",
             )
         _registered[kind, name] = cls
@@ -99,7 +97,7 @@ def find(kind: str, name: str, key: str = "") -> type:
     if (kind, name) in _registered:
         return _registered[kind, name]
     if ":" in name:
-        return _from_reference(name, key)
+        return _from_reference(kind, name, key)
     for entry in _scan(KINDS[kind]):
         if (entry.kind, entry.name) == (kind, name):
             importlib.import_module(entry.module)
@@ -122,7 +120,7 @@ def entries(kind: str) -> list[Entry]:
     for (other, name), cls in _registered.items():
         if other == kind and name not in found:
             summary = (cls.__doc__ or "").strip().split("\n")[0]
-            found[name] = Entry(kind, name, summary, cls.__module__)
+            found[name] = Entry(kind, name, summary, cls.__module__, cls.__qualname__)
     return [found[name] for name in sorted(found)]
 
 
@@ -171,6 +169,15 @@ def folder(package: str) -> list[Path]:
     return [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
 
 
+def _holder(kind: str, name: str) -> str:
+    """Full name of the class that has a name already, imported or not."""
+    cls = _registered.get((kind, name))
+    if cls is not None:
+        return f"{cls.__module__}.{cls.__qualname__}"
+    ours = (e for e in _scan(KINDS[kind]) if (e.kind, e.name) == (kind, name))
+    return next((f"{entry.module}.{entry.cls}" for entry in ours), "")
+
+
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(path)
@@ -192,14 +199,23 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _from_reference(reference: str, key: str) -> type:
+def _from_reference(kind: str, reference: str, key: str) -> type:
     module_name, _, class_name = reference.rpartition(":")
-    module = load_plugin(module_name)
+    try:
+        module = load_plugin(module_name)
+    except CoachError as error:
+        raise SettingError(key, error.problem, error.remedy) from error
     cls = getattr(module, class_name, None)
     if not isinstance(cls, type):
         classes = [name for name, member in vars(module).items() if isinstance(member, type)]
         raise SettingError(
             key, f"{module_name} has no class '{class_name}'", nearest(class_name, classes)
+        )
+    if kind != "environment" and getattr(cls, "kind", None) != kind:
+        raise SettingError(
+            key,
+            f"{reference} is no {kind}",
+            f"A {kind} derives from the class of that name; see docs/own-agent.md.",
         )
     return cls
 
@@ -226,5 +242,5 @@ def _entries_in(path: Path, module: str) -> list[Entry]:
                     args=[ast.Constant(value=str(kind)), ast.Constant(value=str(name))],
                 ):
                     summary = (ast.get_docstring(node) or "").split("\n")[0]
-                    found.append(Entry(kind, name, summary, module))
+                    found.append(Entry(kind, name, summary, module, node.name))
     return found

@@ -213,7 +213,7 @@ def _convert_contract(
     annotation: Any, value: Any, key: str, injected: dict[str, Any]
 ) -> Built[Any]:
     if isinstance(value, annotation):
-        return Built(value, getattr(value, "plain", None))
+        return Built(value, _plain_of(value))
     infer = getattr(annotation, "infer_type", None)
     if infer is not None:
         value = infer(value, key)
@@ -252,6 +252,15 @@ def _admits_bool(annotation: Any) -> bool:
     if get_origin(annotation) is Literal:
         return any(isinstance(choice, bool) for choice in get_args(annotation))
     return annotation in (bool, Any) or any(_admits_bool(a) for a in get_args(annotation))
+
+
+def _plain_of(part: Any) -> Any:
+    """A built part, such as a default in a signature, as the settings that build it."""
+    name = getattr(type(part), "registered_name", None)
+    if name is None:
+        return None
+    settings = {key: _to_plain(getattr(part, key)) for key in parameters(type(part))}
+    return {"type": name, **settings}
 
 
 def _to_plain(value: Any) -> Any:

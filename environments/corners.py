@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from coach.core.errors import SettingError
 from coach.core.registry import register
 from coach.core.schema import Count
 from gymnasium import spaces
@@ -26,6 +27,12 @@ class Corners(gym.Env[dict[str, Any], np.int64]):
     """
 
     def __init__(self, size: Count = 7, limit: Count = 50) -> None:
+        if size < 3 or size % 2 == 0:
+            raise SettingError(
+                "environment.kwargs.size",
+                f"{size} cells have no one in the middle",
+                "Choose an odd size.",
+            )
         self.size, self.limit = size, limit
         self.observation_space = spaces.Dict(
             {"position": spaces.Box(-1.0, 1.0, (2,), np.float32), "goal": spaces.Discrete(4)}

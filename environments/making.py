@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 from coach.core.errors import CoachError, SettingError, nearest
 from coach.core.registry import entries, find, load_plugin
-from coach.core.schema import build
+from coach.core.schema import Count, build
 
 #: Import name of what an environment may need -> the extra of ours that brings it.
 EXTRAS = {
@@ -41,7 +41,7 @@ class EnvironmentSettings:
         id: str,
         kwargs: dict[str, Any] | None = None,
         wrappers: list[str | dict[str, Any]] | None = None,
-        max_episode_steps: int | None = None,
+        max_episode_steps: Count | None = None,
     ) -> None:
         self.id, self.kwargs = id, kwargs or {}
         self.wrappers, self.max_episode_steps = wrappers or [], max_episode_steps
@@ -55,7 +55,7 @@ class EnvironmentSettings:
         env = self._guarded(
             "environment.id", lambda: self._make(copy.deepcopy(self.kwargs) | extra)
         )
-        if self.max_episode_steps is not None and self.max_episode_steps > 0:
+        if self.max_episode_steps is not None:
             env = gym.wrappers.TimeLimit(env, self.max_episode_steps)
         for number, wrapper in enumerate(self.wrappers):
             key = f"environment.wrappers[{number}]"
@@ -106,8 +106,9 @@ class EnvironmentSettings:
             hint = nearest(self.id, known) if known else ""
             raise SettingError(key, _first_line(error), hint if "mean" in hint else "") from error
         except TypeError as error:
+            where = key if "wrappers" in key else "environment.kwargs"
             raise SettingError(
-                key, _first_line(error), "Check the arguments in environment.kwargs."
+                key, _first_line(error), f"Check the arguments in {where}."
             ) from error
         except Exception as error:
             raise SettingError(

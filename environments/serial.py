@@ -76,12 +76,15 @@ class SerialEnvs:
         leaves = named_leaves(self._obs, "obs").items()
         return self._history.state_dict() | {k: torch.from_numpy(v.copy()) for k, v in leaves}
 
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Repeat every unfinished episode; returns the observations.
+    def load_state_dict(self, state: dict[str, Any], repeat: bool = True) -> Any:
+        """Repeat every unfinished episode, or begin the next ones; returns the observations.
 
         Raises:
             CoachError: an environment did not come back to the same observation.
         """
+        if not repeat:
+            self._history.episode = list(state["episode"])
+            return self.reset()
         for i in range(self.num_envs):
             assign(self._obs, i, self._history.repeat(state, self._translate, i))
             for name, leaf in named_leaves(self._obs, "obs").items():

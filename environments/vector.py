@@ -52,8 +52,11 @@ class VectorEnv(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Episode numbers and the actions since each episode began."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Bring every environment back to where it was; returns the observations."""
+    def load_state_dict(self, state: dict[str, Any], repeat: bool = True) -> Any:
+        """Bring every environment back to where it was; returns the observations.
+
+        With ``repeat`` False unfinished episodes are given up and the next ones begin.
+        """
 
     def close(self) -> None:
         """Close the environments."""

@@ -33,12 +33,12 @@ class EpsilonGreedy(Exploration):
     ) -> None:
         self.epsilon = as_schedule(epsilon)
         self.evaluation = Constant(evaluation_epsilon)
-        for step in (0, 10**9):
-            if not 0 <= self.epsilon(step) <= 1:
-                raise SettingError(
-                    "agent.exploration.epsilon",
-                    f"epsilon must stay within 0 and 1, but is {self.epsilon(step)} at step {step}",
-                )
+        lowest, highest = self.epsilon.limits()
+        if lowest < 0 or highest > 1:
+            raise SettingError(
+                "agent.exploration.epsilon",
+                f"epsilon must stay within 0 and 1, but goes from {lowest:g} to {highest:g}",
+            )
 
     def __call__(self, output: Values, ctx: Context) -> Tensor:
         best = output.mean.argmax(-1)  # [N]

@@ -46,7 +46,7 @@ class Categorical:
         self.log_probs = functional.log_softmax(logits, -1)  # [B, A]
 
     def sample(self, ctx: Context) -> Tensor:
-        return ctx.categorical(self.logits)
+        return ctx.draw(self.logits)
 
     def mode(self) -> Tensor:
         return self.logits.argmax(-1)

@@ -24,6 +24,11 @@ class Schedule(ABC):
     def __call__(self, step: int) -> float:
         """The value at ``step``."""
 
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest value that it takes."""
+        ends = self(0), self(10**12)
+        return min(ends), max(ends)
+
     @staticmethod
     def infer_type(value: Any, key: str) -> Any:
         """Let presets write a number, or start / end / steps, without ``type:``."""
@@ -100,6 +105,10 @@ class Piecewise(Schedule):
                 "Write points: [[0, 1.0], [10000, 0.1], [50000, 0.01]].",
             )
         self.points = points
+
+    def limits(self) -> tuple[float, float]:
+        values = [value for _, value in self.points]
+        return min(values), max(values)
 
     def __call__(self, step: int) -> float:
         before = self.points[0]

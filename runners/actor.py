@@ -107,8 +107,9 @@ class Actor:
         self.ctx.step = state["step"]
         self.ctx.rng.set_state(state["rng"])
         envs = {k[5:]: v for k, v in state.items() if k.startswith("envs.")}
-        if envs and restore_environments:
-            self._observe(self.envs.load_state_dict(envs))
+        if envs:
+            self._observe(self.envs.load_state_dict(envs, restore_environments))
+        if restore_environments:
             self.state = state.get("recurrent", self.state)
 
     def close(self) -> None:

@@ -107,8 +107,8 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     for trial, mean in zip(verdict.trials, verdict.means):
         table.add_row(
             str(trial.seed),
-            f"{number(mean)} ± {number(np.std(trial.kept))}",
-            f"{number(np.mean(trial.last))} ± {number(np.std(trial.last))}",
+            f"{number(mean)} ± {number(float(np.std(trial.kept)))}",
+            f"{number(float(np.mean(trial.last)))} ± {number(float(np.std(trial.last)))}",
             f"{trial.env_steps:,}",
             f"{trial.seconds:.1f} s",
         )
@@ -116,9 +116,9 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     means = verdict.means
     pooled = np.concatenate([trial.kept for trial in verdict.trials])
     console.print(
-        f"mean {number(np.mean(means))}   "
+        f"mean {number(float(np.mean(means)))}   "
         f"interquartile mean {number(interquartile_mean(pooled))}   "
-        f"spread over seeds {number(np.std(means))}   "
+        f"spread over seeds {number(float(np.std(means)))}   "
         f"wall time {sum(trial.seconds for trial in verdict.trials):.1f} s",
         highlight=False,
         soft_wrap=True,

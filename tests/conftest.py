@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 import torch
+from coach.core.errors import CoachError
 from coach.core.registry import load_plugin
 
 
@@ -19,5 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+    # The same examples in every run, however slow the machine.
+    hypothesis.settings.register_profile("coach", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("coach")
     for plugin in config.getoption("--plugin"):
-        load_plugin(plugin)
+        try:
+            load_plugin(plugin)
+        except CoachError as error:
+            raise pytest.UsageError(str(error)) from None

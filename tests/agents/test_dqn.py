@@ -82,8 +82,10 @@ def test_the_loss_is_the_heads_own() -> None:
 
 def test_only_the_chosen_actions_value_is_pulled() -> None:
     agent = tabular()
-    weight = agent.online.heads["q"].out.weight  # type: ignore[union-attr]
-    (gradient,) = torch.autograd.grad(agent.temporal_difference(transitions()).value.sum(), [weight])
+    weight = agent.online.heads["q"].out.weight
+    (gradient,) = torch.autograd.grad(
+        agent.temporal_difference(transitions()).value.sum(), [weight]
+    )
     moved = gradient.t() != 0
     assert moved.tolist() == [[False, True], [True, False], [False, True], [False, False]]
 
@@ -96,7 +98,7 @@ def test_the_target_follows_in_its_cadence(settings: Any, follows: list[int]) ->
     for _ in range(6):
         before = agent.target.network.heads["q"].out.weight.clone()  # type: ignore[union-attr, operator]
         learner.step(transitions(), 0)
-        changes += not torch.equal(before, agent.target.network.heads["q"].out.weight)  # type: ignore[union-attr, arg-type]
+        changes += not torch.equal(before, agent.target.network.heads["q"].out.weight)  # type: ignore[union-attr, operator]
         seen.append(changes)
     assert seen == follows
 
@@ -129,5 +131,7 @@ def test_what_does_not_fit_is_refused(settings: dict[str, Any], words: list[str]
 
 @pytest.mark.parametrize("action", [spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([2, 2]), spaces.MultiBinary(2)], ids=str)  # fmt: skip
 def test_serves_discrete_actions_alone(action: spaces.Space[Any]) -> None:
-    with pytest.raises(SettingError, match=r"agent dqn serves Discrete actions(.|\n)*sac(.|\n)*ppo"):
+    with pytest.raises(
+        SettingError, match=r"agent dqn serves Discrete actions(.|\n)*sac(.|\n)*ppo"
+    ):
         DQN(Spec(SPEC.observation, action))

@@ -98,9 +98,9 @@ def test_the_temperature_moves_towards_the_target_entropy(surplus: float, grows:
     (gradient,) = torch.autograd.grad(agent.improve_policy(batch).value.mean(), [agent.temperature])
     assert float(gradient) == pytest.approx(-surplus, abs=1e-4)
     learner = Learner(agent, SGD(lr=0.1))
-    before = float(agent.temperature)
+    before = agent.temperature.item()
     learner.step(batch, 0)
-    assert (float(agent.temperature) > before) is grows
+    assert (agent.temperature.item() > before) is grows
 
 
 def test_a_fixed_temperature_stays_and_needs_no_optimizer() -> None:
@@ -109,7 +109,7 @@ def test_a_fixed_temperature_stays_and_needs_no_optimizer() -> None:
     assert set(learner.learning_rates(0)) == {"critic", "actor"}
     for _ in range(3):
         learner.step(transitions(), 0)
-    assert float(agent.temperature.exp()) == pytest.approx(0.25)
+    assert agent.temperature.exp().item() == pytest.approx(0.25)
 
 
 def test_the_target_follows_the_critics_slowly() -> None:
@@ -124,7 +124,7 @@ def test_the_target_follows_the_critics_slowly() -> None:
 def test_defaults_are_those_of_the_paper() -> None:
     agent = SAC(SPEC)
     assert agent.target_entropy == -2.0
-    assert float(agent.temperature.exp()) == 1.0
+    assert agent.temperature.exp().item() == 1.0
     assert agent.critic(torch.zeros(1, 3)).q(torch.zeros(1, 2)).shape == (2, 1)
     assert agent.policy is agent.actor
 

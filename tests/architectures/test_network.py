@@ -10,9 +10,10 @@ import torch
 from coach.architectures.encoding import flat_encoder, flat_size
 from coach.architectures.heads.continuous_q import ContinuousQ
 from coach.architectures.heads.dueling_q import DuelingQ
-from coach.architectures.network import Network, observation_keys
+from coach.architectures.network import Network
 from coach.architectures.normalizers import ObservationNormalizer, RewardScale, RunningMoments
 from coach.architectures.target import Target
+from coach.architectures.trunk import observation_leaves
 from coach.core.batch import Batch
 from coach.core.errors import SettingError
 from coach.core.spec import Spec
@@ -128,8 +129,9 @@ def test_observations_become_numbers(space: Any, given: Any, wanted: Any) -> Non
     assert encoded.shape[-1] == flat_size(space)
 
 
-def test_nested_keys_are_dotted() -> None:
-    assert list(observation_keys(DICT.observation)) == ["body.gear", "body.speed", "image"]
+def test_nested_keys_become_paths() -> None:
+    leaves = list(observation_leaves(DICT.observation))
+    assert leaves == [("body", "gear"), ("body", "speed"), ("image",)]
 
 
 def test_dueling_advantages_have_mean_zero() -> None:

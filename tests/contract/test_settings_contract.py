@@ -120,3 +120,25 @@ def test_schedules_stay_within_their_settings(name: str, step: int, start: int) 
     assert 0 <= value <= 10  # `example` gives nothing above
     schedule(start)
     assert schedule(step) == value, "a schedule keeps nothing from one call to the next"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "setting", "of"),
+    [
+        ("agent", "dqn", "exploration", "exploration"),
+        ("memory", "replay", "sampler", "sampler"),
+        ("optimizer", "adam", "lr", "schedule"),
+    ],
+)
+def test_python_callers_may_hand_over_any_part_as_an_object(
+    kind: str, name: str, setting: str, of: str
+) -> None:
+    for entry in entries(of):
+        part = built(of, required(of, entry.name))
+        try:
+            whole = built(kind, {"type": name, setting: part.value})
+        except SettingError as error:
+            assert "reads" in str(error), error  # noqa: PT017 (an exploration that does not fit)
+            continue
+        assert getattr(whole.value, setting) is part.value
+        assert yaml.safe_load(yaml.safe_dump(whole.plain)) == whole.plain

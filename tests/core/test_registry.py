@@ -64,7 +64,7 @@ def test_a_plugin_is_imported_once(tmp_path: Path) -> None:
 
 def test_classes_by_file_and_by_module(tmp_path: Path) -> None:
     path = tmp_path / "direct.py"
-    path.write_text("class Thing:\n    pass\n")
+    path.write_text("from coach.architectures.head import Head\nclass Thing(Head):\n    pass\n")
     assert registry.find("head", f"{path}:Thing").__name__ == "Thing"
     assert registry.find("head", "coach.architectures.heads.q:Q").__name__ == "Q"
     with pytest.raises(SettingError, match="Did you mean 'Thing'"):

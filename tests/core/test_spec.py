@@ -48,7 +48,7 @@ def test_bounds_are_flat() -> None:
     assert (low.tolist(), high.tolist()) == ([-1.0, 0.5], [2.0, 3.0])
 
 
-@pytest.mark.parametrize("low", [-np.inf, np.array([-np.inf, 0])])
+@pytest.mark.parametrize("low", [-np.inf, np.array([-np.inf, 0], np.float32)])
 def test_bounds_must_be_there(low: Any) -> None:
     with pytest.raises(SettingError, match=r"me needs bounded actions(.|\n)*RescaleAction"):
         spec(spaces.Box(low, 1, (2,), np.float32)).bounds("me")

@@ -30,7 +30,7 @@ def owed(memory: Replay) -> int:
 @settings(deadline=None, max_examples=50)
 @given(
     st.integers(0, 30),
-    st.floats(0.05, 3),
+    st.floats(0.05, 3, allow_subnormal=False),
     st.integers(1, 3),
     st.lists(st.integers(1, 9), min_size=1, max_size=8),
 )

@@ -1,0 +1,91 @@
+"""An agent of one's own, from a folder of one's own: the example of the documentation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from coach.core.batch import Batch
+from coach.core.registry import load_plugin
+from coach.core.spec import Spec
+from gymnasium import spaces
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder outside of the checkout that holds the example and nothing else."""
+    for name in ("soft_q.py", "soft_q.yaml"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, *command: str) -> str:
+    environment = {**os.environ, "COLUMNS": "200"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_trains_from_anywhere(elsewhere: Path) -> None:
+    preset = ["soft_q.yaml", "--plugin", "soft_q.py", "--steps", "1536", "--quiet"]
+    small = ["--set", "evaluation.every=1000", "--set", "evaluation.episodes=1"]
+    out = run(
+        elsewhere, "-m", "coach_cli", "train", *preset, *small, "--set", "agent.temperature=0.1"
+    )
+    assert "1,536" in out
+    (folder,) = (elsewhere / "runs" / "soft_q").iterdir()
+    assert "temperature: 0.1" in (folder / "preset.yaml").read_text()
+    # The run knows its plugin, from wherever it is asked.
+    out = run(ROOT, "-m", "coach_cli", "evaluate", str(folder), "--episodes", "1")
+    assert "mean return" in out
+
+
+def test_contract_tests_find_it(elsewhere: Path) -> None:
+    contract, options = str(ROOT / "tests" / "contract"), ["-p", "no:cacheprovider", "--co"]
+    out = run(elsewhere, "-m", "pytest", contract, "--plugin", "soft_q.py", *options)
+    found = [line for line in out.splitlines() if "soft_q" in line]
+    for part in ("test_agent_isolation", "test_time_limit_contract", "test_settings_contract"):
+        assert any(part in line for line in found), part
+
+
+def test_a_plugin_that_does_not_exist_is_told_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", str(ROOT / "tests" / "contract"), "--plugin", "absent.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "absent.py does not exist" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_its_target_is_the_softened_maximum() -> None:
+    module = load_plugin(str(EXAMPLES / "soft_q.py"))
+    agent = module.SoftQ(Spec(spaces.Box(-1, 1, (3,)), spaces.Discrete(2)), temperature=0.5)
+    batch = Batch(
+        obs=torch.rand(4, 3),
+        action=torch.tensor([0, 1, 1, 0]),
+        reward=torch.rand(4),
+        discount=torch.tensor([0.9, 0.9, 0.0, 0.81]),
+        next_obs=torch.rand(4, 3),
+        boundary=torch.tensor([False, True, True, False]),
+    )
+    loss = agent.soft_bellman(batch)
+    later = agent.online(batch.next_obs).q.mean.detach()
+    soft = 0.5 * (later / 0.5).exp().sum(-1).log()
+    now = agent.online(batch.obs).q.mean.gather(1, batch.action[:, None])[:, 0]
+    error = now - (batch.reward + batch.discount * soft)
+    torch.testing.assert_close(loss.value, error.square())
+    torch.testing.assert_close(loss.priority, error.detach().abs())
