@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from coach.core.errors import SettingError, nearest
 from torch import Tensor, nn
 
 _ALIGNMENT = 16  # float32 numbers per 64 bytes, what vectorised kernels like to start at
@@ -54,6 +55,41 @@ class FlatParameters:
         if max_norm is not None:
             self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
+
+
+def flat_groups(agent: nn.Module, names: list[str]) -> dict[str, FlatParameters]:
+    """A flat group for each of the agent's attributes that have something to train.
+
+    Raises:
+        SettingError: a name is no module or parameter of the agent, or two of them share some.
+    """
+    groups: dict[str, FlatParameters] = {}
+    owner: dict[int, str] = {}
+    for name in names:
+        target = getattr(agent, name, None)
+        if isinstance(target, nn.Parameter):
+            parameters = [target] if target.requires_grad else []
+        elif isinstance(target, nn.Module):
+            parameters = [p for p in target.parameters() if p.requires_grad]
+        else:
+            raise SettingError(
+                "agent",
+                f"an objective of {type(agent).__name__} minimises '{name}', which is neither a "
+                "module nor a parameter of the agent",
+                nearest(name, [n for n, _ in agent.named_children()]),
+            )
+        for parameter in parameters:
+            if id(parameter) in owner:
+                raise SettingError(
+                    "agent",
+                    f"'{owner[id(parameter)]}' and '{name}' share parameters, so two optimisers "
+                    "would pull at them",
+                    "Let one objective minimise the module that holds both.",
+                )
+            owner[id(parameter)] = name
+        if parameters:  # what is frozen, such as a fixed temperature, needs no optimiser
+            groups[name] = FlatParameters(parameters)
+    return groups
 
 
 def _shaped(span: Tensor, like: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from coach.core.agent import Agent, Loss, Objective
 from coach.core.apply import Apply, Local
 from coach.core.batch import Batch
 from coach.core.errors import SettingError, nearest
-from coach.core.flat import FlatParameters
+from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
-from torch import Tensor, nn
+from torch import Tensor
 
 #: Metrics are computed for one in so many updates: they cost a tenth of an update of a small
 #: network. It is a prime, so that every position within a rollout's epochs gets its turn.
@@ -69,7 +69,7 @@ class Learner:
                 raise SettingError(
                     f"optimizers.{name}", f"no objective minimises '{name}'", nearest(name, names)
                 )
-        self.groups = _groups(agent, names)
+        self.groups = flat_groups(agent, names)
         self.trained = {
             goal.name: [name for name in goal.minimises if name in self.groups]
             for goal in self.objectives
@@ -147,33 +147,3 @@ class Learner:
             norms[f"grad_norm/{name}"] = group.clip(settings.max_grad_norm)
             self.apply(self.steppers[name], group, settings.lr(env_steps))
         return norms
-
-
-def _groups(agent: Agent, names: list[str]) -> dict[str, FlatParameters]:
-    groups: dict[str, FlatParameters] = {}
-    owner: dict[int, str] = {}
-    for name in names:
-        target = getattr(agent, name, None)
-        if isinstance(target, nn.Parameter):
-            parameters = [target] if target.requires_grad else []
-        elif isinstance(target, nn.Module):
-            parameters = [p for p in target.parameters() if p.requires_grad]
-        else:
-            raise SettingError(
-                "agent",
-                f"an objective of {type(agent).__name__} minimises '{name}', which is neither a "
-                "module nor a parameter of the agent",
-                nearest(name, [n for n, _ in agent.named_children()]),
-            )
-        for parameter in parameters:
-            if id(parameter) in owner:
-                raise SettingError(
-                    "agent",
-                    f"'{owner[id(parameter)]}' and '{name}' share parameters, so two optimisers "
-                    "would pull at them",
-                    "Let one objective minimise the module that holds both.",
-                )
-            owner[id(parameter)] = name
-        if parameters:  # what is frozen, such as a fixed temperature, needs no optimiser
-            groups[name] = FlatParameters(parameters)
-    return groups

@@ -256,11 +256,11 @@ def _admits_bool(annotation: Any) -> bool:
 
 def _plain_of(part: Any) -> Any:
     """A built part, such as a default in a signature, as the settings that build it."""
+    keys = parameters(type(part))
+    if not all(hasattr(part, key) for key in keys):
+        return None  # it keeps its settings in another form; only Python callers pass such
     name = getattr(type(part), "registered_name", None)
-    if name is None:
-        return None
-    settings = {key: _to_plain(getattr(part, key)) for key in parameters(type(part))}
-    return {"type": name, **settings}
+    return {"type": name, **{key: _to_plain(getattr(part, key)) for key in keys}}
 
 
 def _to_plain(value: Any) -> Any:
@@ -268,7 +268,7 @@ def _to_plain(value: Any) -> Any:
         return {k: _to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_to_plain(item) for item in value]
-    return value
+    return _plain_of(value) if hasattr(type(value), "registered_name") else value
 
 
 def _is_contract(annotation: Any) -> bool:

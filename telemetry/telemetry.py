@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import psutil
-import torch
 from coach.core.batch import Batch
 from coach.core.learner import Learner
 from coach.core.memory import Memory
 from coach.core.source import Episode, Report
 from coach.telemetry.console import LiveView
+from coach.telemetry.means import Means
 from coach.telemetry.table import Table
 from coach.telemetry.tensorboard import TensorBoard
 from torch import Tensor
@@ -51,8 +51,7 @@ class Telemetry:
         self.log_every, self.histograms = log_every, histograms
         self.progress = Table(folder / "progress.csv")
         self.timing = Table(folder / "timing.csv")
-        self._pending: list[Mapping[str, Tensor]] = []
-        self._sums: dict[str, tuple[float, int]] = {}
+        self.means = Means()
         self._episodes: list[Episode] = []
         self._episode_count = 0
         self._evaluation: dict[str, float] = {}
@@ -62,9 +61,8 @@ class Telemetry:
         self._process = psutil.Process()
 
     def update(self, metrics: Mapping[str, Tensor]) -> None:
-        """Note the metrics of one update, if it has any; nothing is fetched yet."""
-        if metrics:
-            self._pending.append(metrics)
+        """Note the metrics of one update; nothing is fetched yet."""
+        self.means.add(metrics)
 
     def fragment(
         self, env_steps: int, fragment: Batch, report: Report, learn_seconds: float
@@ -89,10 +87,9 @@ class Telemetry:
 
     def state_dict(self) -> dict[str, Any]:
         """Unfinished sums and the extent of progress.csv."""
-        self._fold()
         return {
             "env_steps": self._env_steps,
-            "sums": {name: list(pair) for name, pair in self._sums.items()},
+            "sums": self.means.state_dict(),
             "episodes": [[e.env_id, e.value, e.length] for e in self._episodes],
             "episode_count": self._episode_count,
             "evaluation": self._evaluation,
@@ -104,7 +101,7 @@ class Telemetry:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`; lines written after it are dropped."""
         self._env_steps = state["env_steps"]
-        self._sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
+        self.means.load_state_dict(state["sums"])
         self._episodes = [Episode(*values) for values in state["episodes"]]
         self._episode_count = state["episode_count"]
         self._evaluation = state["evaluation"]
@@ -117,21 +114,7 @@ class Telemetry:
         self.view.close()
         self.board.close()
 
-    def _fold(self) -> None:
-        # Summed one by one in double precision, so that it does not matter when it is done.
-        tensors: dict[str, list[Tensor]] = {}
-        for metrics in self._pending:
-            for name, tensor in metrics.items():
-                tensors.setdefault(name, []).append(tensor)
-        self._pending = []
-        for name, scalars in tensors.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            for number in torch.stack(scalars).double().tolist():
-                total += number
-            self._sums[name] = (total, count + len(scalars))
-
     def _write_line(self, env_steps: int, fragment: Batch) -> None:
-        self._fold()
         learner = self.learner
         returns = [episode.value for episode in self._episodes]
         lengths = [episode.length for episode in self._episodes]
@@ -139,7 +122,7 @@ class Telemetry:
             "episode/return": float(np.mean(returns)) if returns else None,
             "episode/length": float(np.mean(lengths)) if lengths else None,
         }
-        line |= {name: total / count for name, (total, count) in self._sums.items()}
+        line |= self.means.take()
         rates = learner.learning_rates(env_steps)
         line |= {f"learning_rate/{name}": rate for name, rate in rates.items()}
         scalars = learner.agent.monitor(env_steps)
@@ -157,7 +140,7 @@ class Telemetry:
         if self.histograms:
             self.board.histograms(fragment.action, learner.agent.policy, env_steps)
         self.view.update(env_steps, line["episode/return"])
-        self._sums, self._episodes, self._evaluation, self._seconds = {}, [], {}, {}
+        self._episodes, self._evaluation, self._seconds = [], {}, {}
 
     def _timing(self, env_steps: int) -> dict[str, float | int | None]:
         now = perf_counter()

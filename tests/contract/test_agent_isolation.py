@@ -155,7 +155,17 @@ def test_evaluation_repeats_itself_and_leaves_no_trace(agent: str, action: str) 
         with global_streams_untouched():
             return evaluate(loop.agent, lambda: World(*here), episodes=3, seed=5)
 
+    told: list[bool] = []
+    inner = loop.agent.act
+
+    def watched(obs: Any, state: Any, ctx: Context) -> Any:
+        told.append(ctx.explore)
+        return inner(obs, state, ctx)
+
+    loop.agent.act = watched  # type: ignore[method-assign]
     assert played() == played()
+    assert told
+    assert not any(told), "evaluation does not explore"
     assert equal(saved, loop.learner.state_dict())
     assert torch.equal(acting, loop.actor.ctx.rng.get_state())
     assert loop.agent.training

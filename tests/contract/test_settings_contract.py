@@ -7,13 +7,17 @@ from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 import yaml
+from coach.core.context import Context
 from coach.core.errors import SettingError
+from coach.core.exploration import Exploration
 from coach.core.registry import KINDS, entries, find
 from coach.core.schema import Built, build_part, parameters
 from coach.core.spec import Spec
+from coach.explorations.greedy import Greedy
 from coach.functional.schedules import Schedule
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from worlds import ACTIONS, OBSERVATIONS
 
 PARTS = [(kind, entry.name) for kind in KINDS for entry in entries(kind)]
@@ -142,3 +146,25 @@ def test_python_callers_may_hand_over_any_part_as_an_object(
             continue
         assert getattr(whole.value, setting) is part.value
         assert yaml.safe_load(yaml.safe_dump(whole.plain)) == whole.plain
+
+
+class Unnamed(Exploration):
+    """Registered nowhere."""
+
+    consumes = ("values",)
+
+    def __call__(self, output: Any, ctx: Context) -> Tensor:
+        best: Tensor = output.mean.argmax(-1)
+        return best
+
+
+class Inheriting(Greedy):
+    """Registered nowhere, unlike the class that it derives from."""
+
+
+@pytest.mark.parametrize("cls", [Unnamed, Inheriting])
+def test_an_object_without_a_name_is_used_but_not_written_down(cls: type[Exploration]) -> None:
+    part = cls()
+    whole = built("agent", {"type": "dqn", "exploration": part})
+    assert whole.value.exploration is part
+    assert whole.plain["exploration"] is None

@@ -79,6 +79,8 @@ def test_arrays_that_an_environment_reuses_are_copied() -> None:
     step = play(envs, 3)
     assert step.next_obs["count"].tolist() == [[3], [3]]
     assert step.obs["count"].tolist() == [[0], [0]]
+    assert step.terminated.all()
+    assert step.truncated.all()
     assert envs.envs[0].actions == [[1, -1]] * 3  # type: ignore[attr-defined]
 
 
