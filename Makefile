@@ -14,18 +14,19 @@ help: ## Show this list.
 $(BIN)/coach: pyproject.toml constraints.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt torch
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 train: $(BIN)/coach ## Train a preset until its target is met, and show the result (PRESET=CartPole_PPO).
 	$(BIN)/coach train $(PRESET) --stop-at-target
+	@echo 'coach and tensorboard are in $(BIN); to have them at hand: source $(BIN)/activate'
 
 test: $(BIN)/coach ## Run the test suite.
 	$(BIN)/python -m pytest -n 2
 
 learn: $(BIN)/coach ## Train every preset to its target; takes long.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,mujoco]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,mujoco]'
 	$(BIN)/python -m pytest -m learning -n 2 tests/learning
 
 lint: $(BIN)/coach wheel ## Check style, and types against the installed wheel.
@@ -39,7 +40,7 @@ wheel: $(BIN)/coach ## Build a wheel into dist/.
 	@ls dist
 
 bench: $(BIN)/coach ## Compare the speed with other frameworks (WORKLOADS="W1 W2 W3").
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/run.py $(WORKLOADS)
 
 clean: ## Remove what was built and installed; runs stay.

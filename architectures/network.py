@@ -11,24 +11,14 @@ from coach.architectures.head import Head
 from coach.architectures.middleware import Middleware
 from coach.architectures.named import Named
 from coach.architectures.normalizers import ObservationNormalizer, RewardScale
-from coach.architectures.trunk import Trunk, embedders_for, observation_leaves
+from coach.architectures.outputs import Outputs
+from coach.architectures.trunk import Trunk, embedders_for, leaf_of, observation_leaves
 from coach.core.batch import State
 from coach.core.errors import SettingError, nearest
 from coach.core.schema import Part, PartLike
 from coach.core.spec import Spec
 from gymnasium import spaces
-from torch import Tensor, nn
-
-
-class Outputs:
-    """What a network returns: an attribute per head, and the recurrent ``state`` after the step."""
-
-    def __init__(self, heads: dict[str, Any], state: State) -> None:
-        self.__dict__.update(heads)
-        self.state = state
-
-    def __getattr__(self, name: str) -> Any:  # reached only where no head has that name
-        raise AttributeError(f"this network has no head '{name}'; it has {sorted(self.__dict__)}")
+from torch import nn
 
 
 class Network(nn.Module):
@@ -87,7 +77,7 @@ class Network(nn.Module):
     def forward(self, obs: Any, state: State = None) -> Outputs:
         """Run every head on observations ``[B, ...]``."""
         parts = [
-            normalizer(_leaf(obs, path)) for path, normalizer in zip(self.paths, self.normalizers)
+            normalizer(leaf_of(obs, path)) for path, normalizer in zip(self.paths, self.normalizers)
         ]
         features = {name: trunk(parts, state) for name, trunk in self.trunks.items()}
         trunk_of = self.trunk_of
@@ -124,10 +114,3 @@ class Network(nn.Module):
                     "`coach list heads` shows them all.",
                 )
         return self
-
-
-def _leaf(obs: Any, path: tuple[str, ...]) -> Tensor:
-    for key in path:
-        obs = obs[key]
-    leaf: Tensor = obs
-    return leaf

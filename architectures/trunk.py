@@ -59,6 +59,14 @@ def observation_leaves(space: AnySpace, path: Path = ()) -> dict[Path, AnySpace]
     }
 
 
+def leaf_of(obs: Any, path: Path) -> Tensor:
+    """The tensor at ``path`` of a (nested) observation."""
+    for key in path:
+        obs = obs[key]
+    leaf: Tensor = obs
+    return leaf
+
+
 def embedders_for(leaves: Mapping[Path, AnySpace], wanted: Any) -> dict[Path, Part[Embedder]]:
     """An embedder for every leaf: the one wanted for all, or by dotted key, or a fitting one.
 

@@ -256,10 +256,9 @@ def _admits_bool(annotation: Any) -> bool:
 
 def _plain_of(part: Any) -> Any:
     """A built part, such as a default in a signature, as the settings that build it."""
-    keys = parameters(type(part))
-    if not all(hasattr(part, key) for key in keys):
-        return None  # it keeps its settings in another form; only Python callers pass such
-    name = getattr(type(part), "registered_name", None)
+    keys, name = parameters(type(part)), getattr(type(part), "registered_name", None)
+    if name is None or not all(hasattr(part, key) for key in keys):
+        return None  # it has no name, or keeps its settings in another form: Python callers' own
     return {"type": name, **{key: _to_plain(getattr(part, key)) for key in keys}}
 
 

@@ -142,21 +142,6 @@ class Stripes:
             index=index,
         )
 
-    def draw_uniform(self, count: int, rng: torch.Generator) -> Tensor:
-        """``count`` indices, every stored transition equally likely, with replacement."""
-        held = self.counts
-        total = int(held.sum())
-        drawn = torch.randint(total, (count,), generator=rng)
-        if self.num_envs == 1:
-            stripe, offset = torch.zeros_like(drawn), drawn
-            oldest = int(self.written[0] - held[0])
-            return (offset + oldest) % self.rows
-        ends = torch.from_numpy(held.cumsum())
-        stripe = torch.searchsorted(ends, drawn, right=True)
-        offset = drawn - (ends - torch.from_numpy(held))[stripe]
-        oldest_rows = torch.from_numpy(self.written - held)[stripe]
-        return stripe * self.rows + (offset + oldest_rows) % self.rows
-
     def age(self, index: Tensor) -> float:
         """Mean age of rows, in steps of their environment."""
         stripe, row = index // self.rows, index % self.rows

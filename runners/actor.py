@@ -5,20 +5,13 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from coach.core.agent import Agent
 from coach.core.batch import Batch, State, map_tree
 from coach.core.context import Context
-from coach.core.layout import (
-    action_layout,
-    allocate,
-    as_numpy,
-    assign,
-    observation_layout,
-)
 from coach.core.source import Report
 from coach.environments.vector import VectorEnv
+from coach.runners.fragment import FragmentBuffer
 from torch import nn
 
 
@@ -49,30 +42,24 @@ class Actor:
         self.version = 0
         self._report = Report()
         self._obs: Any = None
-        self._allocate()
+        self._fragment = FragmentBuffer(envs.spec, fragment_length, self.ctx.env_ids)
 
     def collect(self) -> Batch:
         """Act for ``fragment_length`` steps; the tensors are reused by the next call."""
         if self._obs is None:
             self._observe(self.envs.reset())
         act_time = env_time = 0.0
-        batch, rows = self._batch, self._rows
         for t in range(self.length):
             begin = perf_counter()
             with torch.inference_mode():
                 chosen = self.agent.act(self._input, self.state, self.ctx)
             action = chosen.action.cpu().numpy()
             acted = perf_counter()
-            assign(rows["obs"], t, self._obs)
-            rows["action"][t] = action
+            self._fragment.begin(t, self._obs, action)
             step = self.envs.step(action)
-            rows["reward"][t] = step.reward
-            np.logical_not(step.terminated, out=rows["discount"][t], casting="unsafe")
-            np.logical_or(step.terminated, step.truncated, out=rows["boundary"][t])
-            assign(rows["next_obs"], t, step.next_obs)
-            self._keep(t, chosen.extras)
+            ended = self._fragment.finish(t, step, chosen.extras)
             if chosen.state is not None:
-                self.state = self._restart(chosen.state, rows["boundary"][t])
+                self.state = self._restart(chosen.state, ended)
             self._report.episodes += step.episodes
             self._observe(step.obs)
             self.ctx.step += self.envs.num_envs
@@ -81,8 +68,8 @@ class Actor:
         seconds = self._report.seconds
         seconds["act"] = seconds.get("act", 0.0) + act_time
         seconds["env"] = seconds.get("env", 0.0) + env_time
-        batch.version = self.version
-        return batch
+        self._fragment.batch.version = self.version
+        return self._fragment.batch
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Nothing to move: the agent acts with the weights that are being learned."""
@@ -116,31 +103,10 @@ class Actor:
         """Close the environments."""
         self.envs.close()
 
-    def _allocate(self) -> None:
-        steps, count, spec = self.length, self.envs.num_envs, self.envs.spec
-        observation = observation_layout(spec.observation)
-        self._batch = Batch(
-            obs=allocate(observation, steps, count),
-            action=allocate(action_layout(spec.action), steps, count),
-            reward=torch.zeros(steps, count),
-            discount=torch.zeros(steps, count),
-            next_obs=allocate(observation, steps, count),
-            boundary=torch.zeros(steps, count, dtype=torch.bool),
-            env_ids=self.ctx.env_ids,
-        )
-        names = ("obs", "action", "reward", "discount", "next_obs", "boundary")
-        self._rows = {name: as_numpy(getattr(self._batch, name)) for name in names}
-
     def _observe(self, obs: Any) -> None:
         self._obs = obs
         # Environments reuse their arrays, so on CPU this is a view made once.
         self._input = map_tree(lambda array: torch.from_numpy(array).to(self.device), obs)
-
-    def _keep(self, t: int, extras: dict[str, torch.Tensor]) -> None:
-        for name, value in extras.items():
-            if name not in self._batch.extras:
-                self._batch.extras[name] = torch.zeros(self.length, *value.shape, dtype=value.dtype)
-            self._batch.extras[name][t] = value
 
     def _restart(self, state: State, ended: Any) -> State:
         if not ended.any():

@@ -16,9 +16,10 @@ import numpy as np
 from coach.core.source import Episode
 from coach.runners import folder as run_folder
 from coach.runners.checkpoint import Checkpointer, load_latest, save_policy
+from coach.runners.clock import Clock
 from coach.runners.evaluation import evaluate
 from coach.runners.experiment import Experiment, build_experiment, derived_seed
-from coach.runners.loop import Clock, train
+from coach.runners.loop import train
 from coach.runners.preset import dump
 from coach.runners.storage import to_json, unwritable, write_file
 from coach.telemetry.console import LiveView

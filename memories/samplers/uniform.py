@@ -20,4 +20,12 @@ class Uniform(Sampler):
         step: int,
         rng: torch.Generator,
     ) -> tuple[Tensor, Tensor | None]:
-        return stripes.draw_uniform(count, rng), None
+        held = stripes.counts
+        drawn = torch.randint(int(held.sum()), (count,), generator=rng)
+        if stripes.num_envs == 1:
+            return (drawn + int(stripes.written[0] - held[0])) % stripes.rows, None
+        ends = torch.from_numpy(held.cumsum())
+        stripe = torch.searchsorted(ends, drawn, right=True)
+        offset = drawn - (ends - torch.from_numpy(held))[stripe]
+        oldest = torch.from_numpy(stripes.written - held)[stripe]
+        return stripe * stripes.rows + (offset + oldest) % stripes.rows, None

@@ -23,7 +23,8 @@ from coach.core.spec import Spec
 from coach.environments.serial import SerialEnvs
 from coach.optimizers.adam import Adam
 from coach.runners.actor import Actor
-from coach.runners.loop import Clock, train
+from coach.runners.clock import Clock
+from coach.runners.loop import train
 from gymnasium import spaces
 from worlds import ACTIONS, OBSERVATIONS
 

@@ -1,0 +1,58 @@
+"""The tensors of one fragment, allocated once and filled row by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from coach.core.batch import Batch
+from coach.core.layout import action_layout, allocate, as_numpy, assign, observation_layout
+from coach.core.spec import Spec
+from coach.environments.vector import Step
+from torch import Tensor
+
+
+class FragmentBuffer:
+    """A fragment ``[length, N]`` that is written anew each time.
+
+    Args:
+        spec: of one environment.
+        length: steps.
+        env_ids: ``[N]`` global ids of the environments.
+    """
+
+    def __init__(self, spec: Spec, length: int, env_ids: Tensor) -> None:
+        count = len(env_ids)
+        observation = observation_layout(spec.observation)
+        self.length = length
+        self.batch = Batch(
+            obs=allocate(observation, length, count),
+            action=allocate(action_layout(spec.action), length, count),
+            reward=torch.zeros(length, count),
+            discount=torch.zeros(length, count),
+            next_obs=allocate(observation, length, count),
+            boundary=torch.zeros(length, count, dtype=torch.bool),
+            env_ids=env_ids,
+        )
+        names = ("obs", "action", "reward", "discount", "next_obs", "boundary")
+        self._rows = {name: as_numpy(getattr(self.batch, name)) for name in names}
+
+    def begin(self, t: int, obs: Any, action: Any) -> None:
+        """Note what is acted on and how; before the step, for environments reuse their arrays."""
+        assign(self._rows["obs"], t, obs)
+        self._rows["action"][t] = action
+
+    def finish(self, t: int, step: Step, extras: dict[str, Tensor]) -> Any:
+        """Note what came of it; returns which environments' episodes ended."""
+        rows = self._rows
+        rows["reward"][t] = step.reward
+        np.logical_not(step.terminated, out=rows["discount"][t], casting="unsafe")
+        np.logical_or(step.terminated, step.truncated, out=rows["boundary"][t])
+        assign(rows["next_obs"], t, step.next_obs)
+        for name, value in extras.items():
+            if name not in self.batch.extras:
+                shape = (self.length, *value.shape)
+                self.batch.extras[name] = torch.zeros(shape, dtype=value.dtype)
+            self.batch.extras[name][t] = value
+        return rows["boundary"][t]
