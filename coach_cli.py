@@ -48,9 +48,11 @@ def list_parts(
     plugin: PluginOption = None,
 ) -> None:
     """List presets and parts."""
+    from coach.core.registry import load_entry_points
     from coach.runners import catalog
 
     _load_plugins(plugin)
+    load_entry_points()
     catalog.print_list(console, catalog.kind_of(kind) if kind else None)
 
 

@@ -15,7 +15,7 @@ from coach.architectures.outputs import Outputs
 from coach.architectures.trunk import Trunk, embedders_for, leaf_of, observation_leaves
 from coach.core.batch import State
 from coach.core.errors import SettingError, nearest
-from coach.core.schema import Part, PartLike
+from coach.core.schema import Fraction, Part, PartLike
 from coach.core.spec import Spec
 from gymnasium import spaces
 from torch import nn
@@ -33,10 +33,13 @@ class Network(nn.Module):
             middleware.
         normalize_observations: scale float observations by their running mean and deviation.
         normalize_rewards: scale rewards by the deviation of the running return.
+        reward_discount: of that return; the memory's discount suits.
     """
 
     composite: ClassVar[bool] = True
     injected = frozenset({"spec"})
+    #: Where its settings stand in a preset; the builder says so.
+    key = "agent.network"
 
     def __init__(
         self,
@@ -47,18 +50,19 @@ class Network(nn.Module):
         share_trunk: bool = True,
         normalize_observations: bool = False,
         normalize_rewards: bool = False,
+        reward_discount: Fraction = 0.99,
     ) -> None:
         super().__init__()
         if "state" in heads:
-            raise SettingError("agent.network.heads.state", "outputs have a 'state' already")
+            raise SettingError("heads.state", "outputs have a 'state' already")
         leaves = observation_leaves(spec.observation)
         chosen = embedders_for(leaves, embedder)
-        body = Part.of("middleware", middleware, "agent.network.middleware")
+        body = Part.of("middleware", middleware, "middleware")
         self.trunk_of = {name: "shared" if share_trunk else name for name in heads}
         self.trunks = Named(
             {name: Trunk(leaves, chosen, body) for name in dict.fromkeys(self.trunk_of.values())}
         )
-        parts = {n: Part.of("head", v, f"agent.network.heads.{n}") for n, v in heads.items()}
+        parts = {n: Part.of("head", v, f"heads.{n}") for n, v in heads.items()}
         self.heads = Named(
             {
                 name: part(features=self.trunks[self.trunk_of[name]].features, spec=spec)
@@ -72,7 +76,7 @@ class Network(nn.Module):
             else nn.Identity()
             for path, space in leaves.items()
         )
-        self.reward_scale = RewardScale() if normalize_rewards else None
+        self.reward_scale = RewardScale(reward_discount) if normalize_rewards else None
 
     def forward(self, obs: Any, state: State = None) -> Outputs:
         """Run every head on observations ``[B, ...]``."""
@@ -99,7 +103,7 @@ class Network(nn.Module):
         for name, wanted in provides.items():
             if name not in self.heads:
                 raise SettingError(
-                    "agent.network.heads",
+                    f"{self.key}.heads",
                     f"{owner} reads a head called '{name}', but the network has "
                     f"{sorted(self.heads)}",
                     f"{nearest(name, self.heads)} Add `{name}: TYPE` under heads.",
@@ -107,7 +111,7 @@ class Network(nn.Module):
             head = self.heads[name]
             if head.provides != wanted:
                 raise SettingError(
-                    f"agent.network.heads.{name}",
+                    f"{self.key}.heads.{name}",
                     f"{owner} needs a head that provides {wanted}, but "
                     f"'{getattr(head, 'registered_name', type(head).__name__)}' provides "
                     f"{head.provides}",

@@ -77,7 +77,7 @@ class RewardScale(nn.Module):
 
     running: Tensor
 
-    def __init__(self, gamma: float = 0.99, clip: float = 10.0) -> None:
+    def __init__(self, gamma: float, clip: float = 10.0) -> None:
         super().__init__()
         self.gamma, self.clip = gamma, clip
         self.moments = RunningMoments(())

@@ -27,6 +27,7 @@ class Target(nn.Module):
             )
         self.network = copy.deepcopy(online).requires_grad_(False)
         self.every, self.tau, self.updates = every, tau, 0
+        self._has_buffers = any(True for _ in online.buffers())
 
     def forward(self, *args: Any) -> Any:
         return self.network(*args)
@@ -38,6 +39,8 @@ class Target(nn.Module):
         Buffers, such as running statistics, are always copied.
         """
         self.updates += 1
+        if self._has_buffers:
+            self._copy_buffers(online)
         if self.updates % self.every:
             return
         mine: list[Tensor] = list(self.network.parameters())
@@ -46,6 +49,8 @@ class Target(nn.Module):
             torch._foreach_copy_(mine, theirs)
         else:
             torch._foreach_lerp_(mine, theirs, self.tau)
+
+    def _copy_buffers(self, online: nn.Module) -> None:
         for buffer, source in zip(self.network.buffers(), online.buffers()):
             if buffer.shape != source.shape:
                 buffer.resize_(source.shape)

@@ -71,16 +71,23 @@ def embedders_for(leaves: Mapping[Path, AnySpace], wanted: Any) -> dict[Path, Pa
     """An embedder for every leaf: the one wanted for all, or by dotted key, or a fitting one.
 
     Raises:
-        SettingError: a key that the observation does not have.
+        SettingError: a key that the observation does not have, or one that two paths share.
     """
     if wanted is not None and (not isinstance(wanted, Mapping) or "type" in wanted):
-        part: Part[Embedder] = Part.of("embedder", wanted, "agent.network.embedder")
+        part: Part[Embedder] = Part.of("embedder", wanted, "embedder")
         return dict.fromkeys(leaves, part)
     by_name = {".".join(path): path for path in leaves}
+    if len(by_name) < len(leaves):
+        raise SettingError(
+            "environment",
+            f"two keys of the observation {sorted(by_name)} read the same once nested keys are "
+            "joined with dots",
+            "Rename one of them in the environment, or with a TransformObservation wrapper.",
+        )
     for name in wanted or {}:
         if name not in by_name:
             raise SettingError(
-                f"agent.network.embedder.{name}",
+                f"embedder.{name}",
                 f"the observation has no key '{name}'",
                 "This observation is no Dict: write one embedder, {type: ...}."
                 if list(leaves) == [()]
@@ -90,5 +97,5 @@ def embedders_for(leaves: Mapping[Path, AnySpace], wanted: Any) -> dict[Path, Pa
     for name, path in by_name.items():
         fitting = "nature_cnn" if is_image(leaves[path]) else "mlp"
         value = (wanted or {}).get(name, fitting)
-        chosen[path] = Part.of("embedder", value, f"agent.network.embedder.{name}")
+        chosen[path] = Part.of("embedder", value, f"embedder.{name}")
     return chosen

@@ -25,13 +25,17 @@ class SettingError(CoachError):
 
     def __init__(self, key: str, problem: str, remedy: str = "") -> None:
         super().__init__(f"{key}: {problem}" if key else problem, remedy)
-        self.key = key
+        self.key, self.text = key, problem
 
     def within(self, file: str) -> SettingError:
         """The same error, naming the file that the setting stands in."""
         error = SettingError("", f"{file}: {self.problem}", self.remedy)
         error.key = self.key
         return error
+
+    def under(self, path: str) -> SettingError:
+        """The same error, its key as it stands in a preset, where ``path`` leads to it."""
+        return SettingError(f"{path}.{self.key}", self.text, self.remedy) if path else self
 
 
 class CheckpointError(CoachError):

@@ -28,6 +28,13 @@ class Memory(ABC):
     #: Bytes that it takes when full; known before anything is allocated.
     nbytes: int = 0
 
+    def check_fragments(self, length: int) -> None:
+        """Refuse fragments of ``length`` steps per environment where they cannot serve.
+
+        Raises:
+            SettingError: naming ``run.fragment_length``.
+        """
+
     @abstractmethod
     def write(self, fragment: Batch) -> None:
         """Copy a fragment ``[T, N]``; the caller may reuse its tensors afterwards."""

@@ -34,7 +34,7 @@ class Optimizer(ABC):
     kind: ClassVar[str] = "optimizer"
 
     def __init__(self, lr: Schedule | float, max_grad_norm: float | None) -> None:
-        self.lr, self.max_grad_norm = as_schedule(lr), max_grad_norm
+        self.lr, self.max_grad_norm = as_schedule(lr, "lr", 0), max_grad_norm
 
     @abstractmethod
     def build(self, parameter: nn.Parameter) -> Stepper:

@@ -10,6 +10,7 @@ naming the key path and the remedy.
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,9 +33,12 @@ from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapt
 
 T = TypeVar("T")
 
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -48,18 +52,20 @@ class Part(Generic[T]):
         cls: the registered class.
         settings: converted constructor arguments.
         plain: the same as YAML values, defaults included.
+        key: path of the setting that names it.
     """
 
     def __init__(
-        self, kind: str, cls: type, settings: dict[str, Any], plain: dict[str, Any]
+        self, kind: str, cls: type, settings: dict[str, Any], plain: dict[str, Any], key: str = ""
     ) -> None:
         self.kind, self.cls, self.settings, self.plain = kind, cls, settings, plain
+        self.key = key
 
     def __call__(self, **injected: Any) -> T:
         """Build it. Arguments that the class does not ask for are left out."""
         wanted = inspect.signature(self.cls).parameters
         given = {name: value for name, value in injected.items() if name in wanted}
-        part: T = self.cls(**self.settings, **given)
+        part: T = _construct(self.cls, {**self.settings, **given}, self.key)
         return part
 
     @staticmethod
@@ -69,7 +75,7 @@ class Part(Generic[T]):
             return value
         name, cls, settings = _named(kind, value, key)
         arguments, plain = _settings(cls, settings, key, {})
-        return Part(kind, cls, arguments, {"type": name, **plain})
+        return Part(kind, cls, arguments, {"type": name, **plain}, key)
 
 
 #: What Python callers may pass for a part; presets pass the last two.
@@ -95,7 +101,7 @@ def build(cls: type[T], settings: Any, key: str = "", **injected: Any) -> Built[
     if not isinstance(settings, Mapping):
         raise SettingError(key, f"expected settings as 'key: value', got {settings!r}")
     arguments, plain = _settings(cls, dict(settings), key, injected)
-    return Built(cls(**arguments), plain)
+    return Built(_construct(cls, arguments, key), plain)
 
 
 def build_part(kind: str, value: Any, key: str = "", **injected: Any) -> Built[Any]:
@@ -129,6 +135,13 @@ def parameters(cls: type) -> dict[str, tuple[Any, Any]]:
         for name, parameter in inspect.signature(cls).parameters.items()
         if name not in injected_into(cls)
     }
+
+
+def _construct(cls: type[T], arguments: dict[str, Any], key: str) -> T:
+    try:
+        return cls(**arguments)
+    except SettingError as error:  # a part knows its own settings, not where in the preset it is
+        raise error.under(key) if error.key.split(".")[0] in parameters(cls) else error from None
 
 
 def _named(kind: str, value: Any, key: str) -> tuple[str, type, dict[str, Any]]:
@@ -219,7 +232,9 @@ def _convert_contract(
         value = infer(value, key)
     kind = getattr(annotation, "kind", None)
     if kind is None:  # a composite without variants, such as Network
-        return build(annotation, value, key, **injected)
+        built = build(annotation, value, key, **injected)
+        built.value.key = key
+        return built
     return build_part(kind, value, key, **injected)
 
 
@@ -228,8 +243,10 @@ def _convert_plain(annotation: Any, value: Any, key: str) -> Built[Any]:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
     except PydanticSchemaGenerationError:
         raise SettingError(key, f"{annotation} cannot be set from a preset") from None
-    if _has_bool(value) and not _admits_bool(annotation):  # which pydantic would take for 0 and 1
+    if _has_bool(value) and not _admits(bool, annotation):  # which pydantic would take for 0 and 1
         raise SettingError(key, f"expected {name_of(annotation)}, got {value}")
+    if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) and not _admits(str, annotation):
+        value = float(value)  # PyYAML reads 1e5 as text
     try:
         converted = adapter.validate_python(value)
     except ValidationError as error:
@@ -248,15 +265,15 @@ def _has_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _admits_bool(annotation: Any) -> bool:
+def _admits(kind: type, annotation: Any) -> bool:
     if get_origin(annotation) is Literal:
-        return any(isinstance(choice, bool) for choice in get_args(annotation))
-    return annotation in (bool, Any) or any(_admits_bool(a) for a in get_args(annotation))
+        return any(isinstance(choice, kind) for choice in get_args(annotation))
+    return annotation in (kind, Any) or any(_admits(kind, a) for a in get_args(annotation))
 
 
 def _plain_of(part: Any) -> Any:
     """A built part, such as a default in a signature, as the settings that build it."""
-    keys, name = parameters(type(part)), getattr(type(part), "registered_name", None)
+    keys, name = parameters(type(part)), vars(type(part)).get("registered_name")
     if name is None or not all(hasattr(part, key) for key in keys):
         return None  # it has no name, or keeps its settings in another form: Python callers' own
     return {"type": name, **{key: _to_plain(getattr(part, key)) for key in keys}}

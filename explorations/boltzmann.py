@@ -23,7 +23,7 @@ class Boltzmann(Exploration):
     consumes = ("values",)
 
     def __init__(self, temperature: Schedule | float = 1.0) -> None:
-        self.temperature = as_schedule(temperature)
+        self.temperature = as_schedule(temperature, "temperature", 0)
 
     def __call__(self, output: Values, ctx: Context) -> Tensor:
         return ctx.categorical(output.mean / max(self.temperature(ctx.step), 1e-8))

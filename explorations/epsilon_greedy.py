@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from coach.core.context import Context
-from coach.core.errors import SettingError
 from coach.core.exploration import Exploration
 from coach.core.registry import register
 from coach.core.schema import Fraction
@@ -31,14 +30,8 @@ class EpsilonGreedy(Exploration):
         epsilon: Schedule | float = Linear(1.0, 0.05, 10_000),
         evaluation_epsilon: Fraction = 0.0,
     ) -> None:
-        self.epsilon = as_schedule(epsilon)
+        self.epsilon = as_schedule(epsilon, "epsilon", 0, 1)
         self.evaluation = Constant(evaluation_epsilon)
-        lowest, highest = self.epsilon.limits()
-        if lowest < 0 or highest > 1:
-            raise SettingError(
-                "agent.exploration.epsilon",
-                f"epsilon must stay within 0 and 1, but goes from {lowest:g} to {highest:g}",
-            )
 
     def __call__(self, output: Values, ctx: Context) -> Tensor:
         best = output.mean.argmax(-1)  # [N]

@@ -26,7 +26,7 @@ class Gaussian(Exploration):
     def __init__(self, spec: Spec, scale: Schedule | float = 0.1) -> None:
         self.low, self.high = spec.bounds("exploration gaussian")
         self.half_range = (self.high - self.low) / 2
-        self.scale = as_schedule(scale)
+        self.scale = as_schedule(scale, "scale", 0)
 
     def __call__(self, output: Tensor, ctx: Context) -> Tensor:
         action = output if isinstance(output, Tensor) else output.mode()

@@ -61,14 +61,12 @@ def gae(
     """
     delta = reward + discount * next_value - value  # [T, N]
     carry = discount * lambda_ * (~boundary).to(reward.dtype)  # [T, N]
-    advantage = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
-    for delta_t, carry_t, out in zip(
-        reversed(delta.unbind(0)), reversed(carry.unbind(0)), reversed(advantage.unbind(0))
-    ):
+    backwards = []
+    for delta_t, carry_t in zip(reversed(delta.unbind(0)), reversed(carry.unbind(0))):
         running = torch.addcmul(delta_t, carry_t, running)
-        out.copy_(running)
-    return advantage
+        backwards.append(running)
+    return torch.stack(backwards[::-1])
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:

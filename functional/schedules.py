@@ -5,6 +5,7 @@ In a preset a bare number is a constant and ``{start, end, steps}`` is linear; o
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import pairwise
@@ -122,6 +123,24 @@ class Piecewise(Schedule):
         return before[1]
 
 
-def as_schedule(value: Schedule | float) -> Schedule:
-    """A number as a constant schedule; schedules as they are."""
-    return value if isinstance(value, Schedule) else Constant(value)
+def as_schedule(
+    value: Schedule | float, setting: str = "", low: float = -math.inf, high: float = math.inf
+) -> Schedule:
+    """A number as a constant schedule; schedules as they are.
+
+    Args:
+        value: either.
+        setting: named if the value leaves its range.
+        low: least value that makes sense.
+        high: largest value that makes sense.
+
+    Raises:
+        SettingError: the schedule goes below ``low`` or above ``high``.
+    """
+    schedule = value if isinstance(value, Schedule) else Constant(value)
+    lowest, highest = schedule.limits()
+    if lowest < low or highest > high:
+        goes = f"is {lowest:g}" if lowest == highest else f"goes from {lowest:g} to {highest:g}"
+        allowed = f"at least {low:g}" if high == math.inf else f"within {low:g} and {high:g}"
+        raise SettingError(setting, f"it must stay {allowed}, but {goes}")
+    return schedule

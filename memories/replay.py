@@ -51,7 +51,7 @@ class Replay(Memory):
     ) -> None:
         if capacity < num_envs:
             raise SettingError(
-                "memory.capacity", f"{capacity} is less than one transition per environment"
+                "capacity", f"{capacity} is less than one transition per environment"
             )
         self.stripes = Stripes(spec, num_envs, capacity)
         self.sampler = sampler or Uniform()

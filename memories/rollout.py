@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from coach.core.batch import Batch, leaves, map_tree
+from coach.core.errors import SettingError
 from coach.core.layout import transition_bytes
 from coach.core.memory import Memory, Prepare
 from coach.core.registry import register
@@ -47,7 +48,13 @@ class Rollout(Memory):
         self.rng = torch.Generator().manual_seed(seed)
         self._parts: list[Batch] = []
 
+    def check_fragments(self, length: int) -> None:
+        if self.horizon % length:
+            raise self._misfit(length)
+
     def write(self, fragment: Batch) -> None:
+        if sum(len(part) for part in self._parts) + len(fragment) > self.horizon:
+            raise self._misfit(len(fragment))
         self._parts.append(fragment.map(torch.clone))
 
     def batches(self, prepare: Prepare) -> Iterator[Batch]:
@@ -89,6 +96,13 @@ class Rollout(Memory):
                         node = node.setdefault(key, {})
                     node[last] = leaf
             self._parts = [Batch(**tree)]
+
+    def _misfit(self, length: int) -> SettingError:
+        return SettingError(
+            "run.fragment_length",
+            f"rollouts of {self.horizon} steps cannot be put together from fragments of {length}",
+            "Leave it out, or let it divide memory.horizon.",
+        )
 
 
 def _tree(batch: Batch) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from coach.core.optimizer import Optimizer
 from coach.core.registry import register
-from coach.core.schema import Fraction, NonNegative, Positive
+from coach.core.schema import Decay, NonNegative, Positive
 from coach.functional.schedules import Schedule
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ class Adam(Optimizer):
     def __init__(
         self,
         lr: Schedule | float = 3e-4,
-        betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+        betas: tuple[Decay, Decay] = (0.9, 0.999),
         eps: Positive = 1e-8,
         weight_decay: NonNegative = 0.0,
         max_grad_norm: Positive | None = None,

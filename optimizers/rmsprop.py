@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from coach.core.optimizer import Optimizer, TorchStepper
 from coach.core.registry import register
-from coach.core.schema import Fraction, Positive
+from coach.core.schema import Decay, Positive
 from coach.functional.schedules import Schedule
 from torch import nn
 
@@ -26,9 +26,9 @@ class RMSProp(Optimizer):
     def __init__(
         self,
         lr: Schedule | float = 2.5e-4,
-        alpha: Fraction = 0.95,
+        alpha: Decay = 0.95,
         eps: Positive = 1e-2,
-        momentum: Fraction = 0.0,
+        momentum: Decay = 0.0,
         centered: bool = False,
         max_grad_norm: Positive | None = None,
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from coach.core.optimizer import Optimizer, TorchStepper
 from coach.core.registry import register
-from coach.core.schema import Fraction, NonNegative, Positive
+from coach.core.schema import Decay, NonNegative, Positive
 from coach.functional.schedules import Schedule
 from torch import nn
 
@@ -24,7 +24,7 @@ class SGD(Optimizer):
     def __init__(
         self,
         lr: Schedule | float = 1e-2,
-        momentum: Fraction = 0.0,
+        momentum: Decay = 0.0,
         weight_decay: NonNegative = 0.0,
         max_grad_norm: Positive | None = None,
     ) -> None:

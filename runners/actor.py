@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from coach.core.agent import Agent
-from coach.core.batch import Batch, State, map_tree
+from coach.core.batch import Batch, State, leaves, map_tree, rebuild
 from coach.core.context import Context
 from coach.core.source import Report
 from coach.environments.vector import VectorEnv
@@ -85,9 +85,7 @@ class Actor:
         state: dict[str, Any] = {"step": self.ctx.step, "rng": self.ctx.rng.get_state()}
         if self._obs is not None:
             state |= {f"envs.{k}": v for k, v in self.envs.state_dict().items()}
-        if isinstance(self.state, torch.Tensor):
-            state["recurrent"] = self.state
-        return state
+        return state | {f"recurrent.{name}": leaf for name, leaf in leaves(self.state)}
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
         """Continue from `state_dict`; or, not restoring, with fresh episodes."""
@@ -97,7 +95,8 @@ class Actor:
         if envs:
             self._observe(self.envs.load_state_dict(envs, restore_environments))
         if restore_environments:
-            self.state = state.get("recurrent", self.state)
+            saved = {k[10:]: v for k, v in state.items() if k.startswith("recurrent.")}
+            self.state = rebuild(self.state, saved) if saved else self.state
 
     def close(self) -> None:
         """Close the environments."""

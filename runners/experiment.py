@@ -104,11 +104,13 @@ def build_experiment(settings: Mapping[str, Any]) -> Experiment:
         overrides[name] = built.value
         plain.setdefault("optimizers", {})[name] = built.plain
     learner = Learner(agent, default.value, overrides, seed=derived_seed(run.seed, "learner"))
+    fragment_length = run.fragment_length or memory.fragment_length
+    memory.check_fragments(fragment_length)
     envs = SerialEnvs(environment.factory(), run.envs, derived_seed(run.seed, "environments"))
     actor = Actor(
         agent,
         envs,
-        run.fragment_length or memory.fragment_length,
+        fragment_length,
         derived_seed(run.seed, "actor"),
         device,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from coach.architectures.head import Head
+from coach.core.errors import SettingError
 from coach.core.registry import register
 from coach.core.spec import Spec
 from coach.functional.distributions import SquashedGaussian
@@ -27,6 +28,11 @@ class SquashedGaussianPolicy(Head):
         self, features: int, spec: Spec, log_std_min: float = -20.0, log_std_max: float = 2.0
     ) -> None:
         super().__init__()
+        if log_std_min >= log_std_max:
+            raise SettingError(
+                "log_std_min",
+                f"the lower bound {log_std_min:g} is not below log_std_max, {log_std_max:g}",
+            )
         low, high = spec.bounds("head squashed_gaussian")
         self.size = low.numel()
         self.out = nn.Linear(features, 2 * self.size)

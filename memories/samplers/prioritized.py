@@ -31,7 +31,7 @@ class Prioritized(Sampler):
     def __init__(
         self, alpha: Fraction = 0.6, beta: Schedule | float = 0.4, epsilon: Positive = 1e-6
     ) -> None:
-        self.alpha, self.beta, self.epsilon = alpha, as_schedule(beta), epsilon
+        self.alpha, self.beta, self.epsilon = alpha, as_schedule(beta, "beta", 0, 1), epsilon
         self.largest = 1.0
 
     def attach(self, stripes: Stripes) -> int:

@@ -144,7 +144,7 @@ def test_actions_fill_the_bounds_and_keep_to_them() -> None:
     ("settings", "words"),
     [
         ({"temperature": 0}, ["agent.temperature"]),
-        ({"critic": {"heads": {"q": "value"}}}, ["agent.network.heads.q", "action_values"]),
+        ({"critic": {"heads": {"q": "value"}}}, ["agent.critic.heads.q", "action_values"]),
         ({"critic": {"heads": {"value": "value"}}}, ["called 'q'"]),
         ({"exploration": "boltzmann"}, ["'boltzmann' reads values"]),
     ],

@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 import torch
 from coach.architectures.encoding import flat_encoder, flat_size
-from coach.architectures.heads.continuous_q import ContinuousQ
-from coach.architectures.heads.dueling_q import DuelingQ
 from coach.architectures.network import Network
-from coach.architectures.normalizers import ObservationNormalizer, RewardScale, RunningMoments
-from coach.architectures.target import Target
 from coach.architectures.trunk import observation_leaves
-from coach.core.batch import Batch
 from coach.core.errors import SettingError
 from coach.core.spec import Spec
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 VECTOR = Spec(spaces.Box(-1, 1, (3,)), spaces.Discrete(2))
 DICT = Spec(
@@ -132,110 +125,3 @@ def test_observations_become_numbers(space: Any, given: Any, wanted: Any) -> Non
 def test_nested_keys_become_paths() -> None:
     leaves = list(observation_leaves(DICT.observation))
     assert leaves == [("body", "gear"), ("body", "speed"), ("image",)]
-
-
-def test_dueling_advantages_have_mean_zero() -> None:
-    head = DuelingQ(6, VECTOR)
-    features = torch.randn(4, 6)
-    torch.testing.assert_close(head(features).mean.mean(-1), head.value(features).squeeze(-1))
-
-
-def test_an_ensemble_equals_separate_networks() -> None:
-    spec = Spec(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)))
-    head = ContinuousQ(3, spec, hidden=[5], ensemble=3)
-    features, action = torch.randn(4, 3), torch.randn(4, 2)
-    first, _, last = head.layers
-    for member, values in enumerate(head(features)(action)):
-        hidden = torch.cat([features, action], -1) @ first.weight[member] + first.bias[member]
-        single = hidden.relu() @ last.weight[member] + last.bias[member]
-        torch.testing.assert_close(values, single.squeeze(-1))
-
-
-def test_a_target_copies_every_so_often() -> None:
-    online = Network(VECTOR, heads={"q": "q"})
-    target = Target(online, every=3)
-    obs = torch.rand(2, 3)
-    with torch.no_grad():
-        online.heads["q"].out.bias.add_(1.0)  # type: ignore[union-attr, operator]
-    same = []
-    for _ in range(4):
-        target.track(online)
-        same.append(torch.equal(target(obs).q.mean, online(obs).q.mean))
-    assert same == [False, False, True, True]
-    again = Target(online, every=3)
-    again.load_state_dict(target.state_dict())
-    assert again.updates == 4
-    assert not any(p.requires_grad for p in target.parameters())
-
-
-def test_a_target_averages() -> None:
-    online = torch.nn.Linear(1, 1)
-    target = Target(online, tau=0.25)
-    start = target.network.weight.clone()  # type: ignore[union-attr, operator]
-    with torch.no_grad():
-        online.weight.add_(4.0)
-    target.track(online)
-    torch.testing.assert_close(target.network.weight, start + 1.0)
-    with pytest.raises(SettingError, match="tau"):
-        Target(online, tau=0.0)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 1000))
-def test_running_moments_equal_those_of_everything(sizes: list[int], seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    batches = [rng.normal(3, 5, size=(size, 2)) for size in sizes]
-    moments = RunningMoments((2,))
-    for batch in batches:
-        moments.update(torch.from_numpy(batch))
-    whole = np.concatenate(batches)
-    np.testing.assert_allclose(moments.mean.numpy(), whole.mean(0), atol=1e-9)
-    np.testing.assert_allclose(moments.var.numpy(), whole.var(0), atol=1e-9)
-    assert moments.count.item() == len(whole)
-
-
-def fragment(obs: torch.Tensor, reward: torch.Tensor, boundary: torch.Tensor) -> Batch:
-    return Batch(obs, reward, reward, reward, obs, boundary, env_ids=torch.arange(reward.shape[1]))
-
-
-def test_observations_are_normalised_and_clipped() -> None:
-    normalizer = ObservationNormalizer((), (2,), clip=3.0)
-    obs = torch.randn(50, 4, 2) * 5 + 2
-    normalizer.refresh(fragment(obs, torch.zeros(50, 4), torch.zeros(50, 4).bool()))
-    scaled = normalizer(obs.flatten(0, 1))
-    assert scaled.mean().abs() < 0.05
-    assert abs(scaled.std().item() - 1) < 0.1
-    assert normalizer(torch.full((1, 2), 1e6)).tolist() == [[3.0, 3.0]]
-
-
-def test_rewards_are_scaled_by_the_deviation_of_the_return() -> None:
-    rng = np.random.default_rng(0)
-    reward = rng.normal(size=(200, 2)) * 7
-    boundary = rng.random((200, 2)) < 0.1
-    scale = RewardScale(gamma=0.9, clip=1e9)
-    half = torch.zeros(100, 2, 1)
-    for part in (slice(0, 100), slice(100, 200)):
-        scale.refresh(
-            fragment(half, torch.from_numpy(reward[part]), torch.from_numpy(boundary[part]))
-        )
-    running, seen = np.zeros(2), []
-    for now, ended in zip(reward, boundary):
-        running = running * 0.9 + now
-        seen += list(running)
-        running = running * ~ended
-    wanted = reward / np.sqrt(np.var(seen) + 1e-8)
-    np.testing.assert_allclose(scale(torch.from_numpy(reward)).numpy(), wanted, rtol=1e-5)
-
-
-def test_statistics_travel_with_the_weights() -> None:
-    network = Network(VECTOR, {"q": "q"}, normalize_observations=True, normalize_rewards=True)
-    target = Target(network)
-    obs, zeros = torch.randn(20, 3, 3) * 9, torch.randn(20, 3)
-    for module in network.modules():
-        if hasattr(module, "refresh"):
-            module.refresh(fragment(obs, zeros, zeros.bool()))
-    twin = Network(VECTOR, {"q": "q"}, normalize_observations=True, normalize_rewards=True)
-    twin.load_state_dict(network.state_dict())
-    target.track(network)
-    for other in (twin, target):
-        assert torch.equal(other(obs[0]).q.mean, network(obs[0]).q.mean)

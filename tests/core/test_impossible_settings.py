@@ -55,3 +55,22 @@ def test_a_rollout_is_as_long_as_its_horizon_however_steps_arrive(split: list[in
         assert "fragment_length" in str(error)  # noqa: PT017
     else:
         assert sizes == [8, 8]
+
+
+def test_a_part_names_the_whole_path_of_its_setting() -> None:
+    heads = {"policy": {"type": "squashed_gaussian", "log_std_min": 2, "log_std_max": -2}}
+    with pytest.raises(SettingError, match=r"^agent\.actor\.heads\.policy\.log_std_min: "):
+        build_part("agent", {"type": "sac", "actor": {"heads": heads}}, "agent", spec=SPECS["box"])
+    with pytest.raises(SettingError, match=r"^optimizers\.critic\.lr: "):
+        build_part("optimizer", {"type": "adam", "lr": -1}, "optimizers.critic")
+
+
+def test_whole_numbers_may_be_written_with_an_exponent() -> None:
+    built = build_part(
+        "memory", {"type": "replay", "capacity": "1e3"}, spec=SPECS["discrete"], num_envs=1
+    )
+    assert built.plain["capacity"] == 1000
+    with pytest.raises(SettingError, match="capacity"):
+        build_part(
+            "memory", {"type": "replay", "capacity": "1e-3"}, spec=SPECS["discrete"], num_envs=1
+        )
