@@ -37,6 +37,11 @@ PluginOption = Annotated[
 RunDirOption = Annotated[
     Path, typer.Option("--run-dir", help="Where run folders are made.", envvar="COACH_RUN_DIR")
 ]
+ModeOption = Annotated[str | None, typer.Option(help="single, sync or async.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Workers that share the environments (sync, async).")
+]
+KindOption = Annotated[str | None, typer.Option("--worker-kind", help="auto, process or thread.")]
 RUNS = Path("runs")
 
 
@@ -76,6 +81,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
     steps: Annotated[int | None, typer.Option(help="Environment steps of the run.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    mode: ModeOption = None,
+    workers: WorkersOption = None,
+    worker_kind: KindOption = None,
     plugin: PluginOption = None,
     run_dir: RunDirOption = RUNS,
     resume: Annotated[
@@ -97,7 +105,8 @@ def train(
     from coach.runners import training
 
     plugins = _load_plugins(plugin)
-    overrides = _overrides(set_, seed, steps, device)
+    flags = {"seed": seed, "steps": steps, "device": device}
+    overrides = _overrides(set_, **flags, mode=mode, workers=workers, worker_kind=worker_kind)
     if stop_at_target:
         overrides.append("evaluation.stop_at_target=true")
     given = Path(preset)
@@ -105,7 +114,9 @@ def train(
         folder = given if run_folder.is_run(given) else run_folder.latest(run_dir, given.stem, seed)
         settings, facts = run_folder.read(folder)
         _load_plugins([name for name in facts["plugins"] if name not in plugins])
-        run = training.resume(folder, presets.override(settings, overrides), console, quiet)
+        known = list(dict.fromkeys([*facts["plugins"], *plugins]))
+        settings = presets.override(settings, overrides)
+        run = training.resume(folder, settings, console, known, quiet)
     else:
         _refuse_run_folder(given)
         with presets.blaming(preset):
@@ -152,6 +163,9 @@ def verify(
     jobs: Annotated[int, typer.Option(min=1, help="Seeds trained side by side.")] = 1,
     set_: SetOption = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    mode: ModeOption = None,
+    workers: WorkersOption = None,
+    worker_kind: KindOption = None,
     plugin: PluginOption = None,
     run_dir: RunDirOption = RUNS,
 ) -> None:
@@ -161,7 +175,8 @@ def verify(
 
     plugins = _load_plugins(plugin)
     with presets.blaming(preset):
-        name, settings = presets.load(preset, _overrides(set_, None, None, device))
+        flags = {"device": device, "mode": mode, "workers": workers, "worker_kind": worker_kind}
+        name, settings = presets.load(preset, _overrides(set_, **flags))
         verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins)
     verification.print_verdict(console, verdict)
     if not verdict.passed:
@@ -181,11 +196,8 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _overrides(
-    set_: list[str] | None, seed: int | None, steps: int | None, device: str | None
-) -> list[str]:
-    given = {"run.seed": seed, "run.steps": steps, "run.device": device}
-    flags = [f"{key}={value}" for key, value in given.items() if value is not None]
+def _overrides(set_: list[str] | None, **run: Any) -> list[str]:
+    flags = [f"run.{key}={value}" for key, value in run.items() if value is not None]
     return [*(set_ or []), *flags]
 
 

@@ -11,13 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from coach.architectures.bootstrap import next_values
 from coach.architectures.network import Network
 from coach.core.agent import Action, Agent, Loss, objective
-from coach.core.batch import Batch, State, map_tree
+from coach.core.batch import Batch, State
 from coach.core.context import Context
 from coach.core.exploration import Exploration
 from coach.core.registry import register
-from coach.core.schema import Fraction, NonNegative, Positive
+from coach.core.schema import CountOrZero, Fraction, NonNegative, Positive
 from coach.core.spec import Spec
 from coach.explorations.sample import Sample
 from coach.functional.policy_losses import approximate_kl, clipped_surrogate
@@ -42,9 +43,11 @@ class PPO(Agent):
         entropy_coefficient: weight of the entropy bonus.
         normalize_advantages: to zero mean and unit deviation within each minibatch.
         value_clip: largest move of a value estimate that pays off; null does not clip.
+        max_policy_lag: updates that acting may lag behind in mode async; fragments of older
+            policies are dropped. The ratio is to the policy that acted, so a small lag does little
+            harm. 0 allows none, which rules that mode out.
     """
 
-    max_policy_lag = 0
     learns_from = ("rollout",)
 
     def __init__(
@@ -58,8 +61,10 @@ class PPO(Agent):
         entropy_coefficient: NonNegative = 0.0,
         normalize_advantages: bool = True,
         value_clip: Positive | None = None,
+        max_policy_lag: CountOrZero = 0,
     ) -> None:
         super().__init__(spec)
+        self.max_policy_lag = max_policy_lag
         self.network = (network or _default_network(spec)).require(
             "ppo", policy="distribution", value="value"
         )
@@ -83,22 +88,16 @@ class PPO(Agent):
         """Advantages and returns of a rollout ``[T, N]``, from the values noted while acting."""
         batch = super().prepare(batch)
         value = batch.extras["value"]  # [T, N]
-        next_value = torch.empty_like(value)
-        next_value[:-1] = value[1:]
-        # Behind a time limit, and behind the last step, lies a state that was never acted in.
-        unseen = batch.boundary & (batch.discount > 0)  # [T, N]
-        unseen[-1] = True
-        final = map_tree(lambda tensor: tensor[unseen], batch.next_obs)
-        next_value[unseen] = self.network(final).value
+        behind = next_values(self.network, batch, value)
         advantage = gae(
-            batch.reward, batch.discount, batch.boundary, value, next_value, self.gae_lambda
+            batch.reward, batch.discount, batch.boundary, value, behind, self.gae_lambda
         )
         extras = batch.extras | {"advantage": advantage, "returns": advantage + value}
         return replace(batch, extras=extras, next_obs=None)
 
     @objective(minimises="network")
     def clipped_surrogate(self, batch: Batch) -> Loss:
-        outputs, extras = self.network(batch.obs), batch.extras
+        outputs, extras = self.network(batch.obs, batch.state, batch.boundary), batch.extras
         advantage = extras["advantage"]  # [B]
         if self.normalize_advantages and len(batch) > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)

@@ -18,7 +18,7 @@ from coach.core.errors import SettingError, nearest
 from coach.core.schema import Fraction, Part, PartLike
 from coach.core.spec import Spec
 from gymnasium import spaces
-from torch import nn
+from torch import Tensor, nn
 
 
 class Network(nn.Module):
@@ -78,21 +78,34 @@ class Network(nn.Module):
         )
         self.reward_scale = RewardScale(reward_discount) if normalize_rewards else None
 
-    def forward(self, obs: Any, state: State = None) -> Outputs:
-        """Run every head on observations ``[B, ...]``."""
+    def forward(self, obs: Any, state: State = None, boundary: Tensor | None = None) -> Outputs:
+        """Run every head on observations ``[B, ...]``.
+
+        Args:
+            obs: the observations; of several steps, time-major and flattened, if ``state`` has
+                fewer rows.
+            state: recurrent state before the first step, see `initial_state`.
+            boundary: ``[B]`` episodes that end with a row; needed for several steps.
+        """
         parts = [
             normalizer(leaf_of(obs, path)) for path, normalizer in zip(self.paths, self.normalizers)
         ]
-        features = {name: trunk(parts, state) for name, trunk in self.trunks.items()}
+        before = state if isinstance(state, dict) else {}
+        features = {
+            name: trunk(parts, before.get(name), boundary) for name, trunk in self.trunks.items()
+        }
         trunk_of = self.trunk_of
         outputs = {name: head(features[trunk_of[name]][0]) for name, head in self.heads.items()}
-        return Outputs(outputs, next(iter(features.values()))[1])
+        after = {name: s for name, (_, s) in features.items() if s is not None}
+        return Outputs(outputs, after or None)
 
     def initial_state(self, num_envs: int) -> State:
-        """Recurrent state at the start of an episode."""
-        trunk = next(self.trunks.values())
-        assert isinstance(trunk, Trunk)
-        return trunk.middleware.initial_state(num_envs)
+        """Recurrent state at the start of an episode, by trunk; ``None`` without recurrence."""
+        states = {
+            name: trunk.middleware.initial_state(num_envs)  # type: ignore[union-attr, operator]
+            for name, trunk in self.trunks.items()
+        }
+        return {name: state for name, state in states.items() if state is not None} or None
 
     def require(self, owner: str, **provides: str) -> Network:
         """Check that the named heads exist and give what ``owner`` reads; returns the network.

@@ -41,10 +41,12 @@ class Trunk(nn.Module):
         self.middleware: Middleware = middleware(features=merged)
         self.features = self.middleware.outputs
 
-    def forward(self, parts: list[Tensor], state: State) -> tuple[Tensor, State]:
+    def forward(
+        self, parts: list[Tensor], state: State, boundary: Tensor | None
+    ) -> tuple[Tensor, State]:
         embedded = [embedder(part) for embedder, part in zip(self.embedders, parts)]
         merged = embedded[0] if len(embedded) == 1 else torch.cat(embedded, -1)
-        after: tuple[Tensor, State] = self.middleware(merged, state)
+        after: tuple[Tensor, State] = self.middleware(merged, state, boundary)
         return after
 
 

@@ -88,8 +88,8 @@ class Agent(nn.Module):
 
     kind: ClassVar[str] = "agent"
     injected = frozenset({"spec"})
-    #: How far acting weights may lag behind the learner; ``None`` is no limit, 0 is on-policy only.
-    max_policy_lag: ClassVar[int | None] = None
+    #: Updates that acting may lag behind the learner; ``None`` is no limit, 0 is on-policy only.
+    max_policy_lag: int | None = None
     #: Kinds of memory (`Memory.order`) that the objectives can learn from.
     learns_from: ClassVar[tuple[str, ...]] = ("replay",)
 
@@ -112,6 +112,9 @@ class Agent(nn.Module):
         """Recurrent state at the start of an episode, with leading dimension ``num_envs``."""
         initial = getattr(self.policy, "initial_state", None)
         return initial(num_envs) if initial is not None else None
+
+    #: Whether objectives need whole columns of steps even without a recurrent policy.
+    sequences: ClassVar[bool] = False
 
     def prepare(self, batch: Batch) -> Batch:
         """Turn what the memory holds into what the objectives read (advantages and the like).

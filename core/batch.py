@@ -48,6 +48,9 @@ def rebuild(like: Any, flat: dict[str, Any], prefix: str = "") -> Any:
     return flat[prefix]
 
 
+_OF_THE_WHOLE = ("version", "env_ids", "state", "length")  # fields without an entry per step
+
+
 @dataclass
 class Batch:
     """Transitions. A *fragment* is time-major ``[T, N]``, a *minibatch* ``[B]`` or ``[T, B]``.
@@ -64,6 +67,10 @@ class Batch:
         extras: what the agent recorded while acting (log-probabilities, values) or prepared.
         version: learner version the actions were chosen under; -1 where it does not apply.
         env_ids: ``[N]`` global ids of the environments of a fragment.
+        state: recurrent state before the first step of each column, leading dimension ``N``;
+            ``None`` for feed-forward agents.
+        length: steps per column of a flat batch: its rows are time-major ``[length, M]``,
+            flattened. 1 where rows have nothing to do with each other.
         index: ``[B]`` where the rows live in the memory; owned by the memory.
     """
 
@@ -78,15 +85,21 @@ class Batch:
     version: int = -1
     env_ids: Tensor | None = None
     index: Tensor | None = None
+    state: Any = None
+    length: int = 1
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Apply ``function`` to every tensor that has one entry per transition."""
         changed = {
             item.name: map_tree(function, getattr(self, item.name))
             for item in fields(self)
-            if item.name not in ("version", "env_ids")
+            if item.name not in _OF_THE_WHOLE
         }
         return replace(self, **changed)
+
+    def clone(self) -> Batch:
+        """A copy with tensors of its own."""
+        return replace(self.map(torch.clone), state=map_tree(torch.clone, self.state))
 
     def __getitem__(self, index: Any) -> Batch:
         return self.map(lambda tensor: tensor[index])
@@ -96,11 +109,44 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on ``device``; costs nothing where it is there already."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return replace(self.map(move), state=map_tree(move, self.state))
 
     def flatten(self) -> Batch:
         """Merge time and environment: ``[T, N, ...]`` becomes ``[T * N, ...]``."""
-        return self.map(lambda tensor: tensor.flatten(0, 1))
+        return replace(self.map(lambda tensor: tensor.flatten(0, 1)), length=len(self))
+
+    def unflatten(self) -> Batch:
+        """The inverse of `flatten`."""
+        columns = self.steps // self.length
+        split = self.map(lambda t: t.reshape(self.length, columns, *t.shape[1:]))
+        return replace(split, length=1)
+
+    def columns(self, index: Tensor) -> Batch:
+        """Some of the environments of a fragment ``[T, N]``, from their first step to the last."""
+        chosen = self.map(lambda tensor: tensor[:, index])
+        ids = None if self.env_ids is None else self.env_ids[index]
+        return replace(chosen, state=map_tree(lambda t: t[index], self.state), env_ids=ids)
+
+    @staticmethod
+    def join(parts: Sequence[Batch], dim: int) -> Batch:
+        """Put fragments ``[T, N]`` behind (``dim`` 0) or beside (1) each other."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+
+        def joined(name: str, along: int) -> Any:
+            trees = [getattr(part, name) for part in parts]
+            return map_tree(lambda *tensors: torch.cat(tensors, along), *trees)
+
+        names = [item.name for item in fields(first) if item.name not in _OF_THE_WHOLE]
+        changed = {name: joined(name, dim) for name in names}
+        if dim == 1:
+            changed |= {name: joined(name, 0) for name in ("state", "env_ids")}
+        return replace(first, **changed, version=min(part.version for part in parts))
 
     @staticmethod
     def stack(batches: Sequence[Batch], dim: int = 0) -> Batch:
@@ -112,7 +158,7 @@ class Batch:
                 *(getattr(batch, item.name) for batch in batches),
             )
             for item in fields(first)
-            if item.name not in ("version", "env_ids")
+            if item.name not in _OF_THE_WHOLE
         }
         return replace(first, **changed)
 

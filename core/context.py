@@ -17,12 +17,14 @@ class Context:
         rng: the actor's random stream; the only source of randomness while acting.
         env_ids: ``[N]`` global ids of the environments acted in.
         explore: True while training, False while evaluating.
+        num_envs: environments of the whole run; 0 if that is as many as ``env_ids``.
     """
 
     step: int
     rng: torch.Generator
     env_ids: Tensor
     explore: bool = True
+    num_envs: int = 0
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers from [0, 1)."""

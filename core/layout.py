@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +12,10 @@ from coach.core.batch import leaves
 from coach.core.errors import SettingError
 from coach.core.spec import AnySpace, Spec
 from gymnasium import spaces
+from torch import Tensor
+
+#: Makes a zeroed tensor of a shape and type somewhere.
+Zeros: TypeAlias = Callable[[tuple[int, ...], torch.dtype], Tensor]
 
 
 def observation_layout(space: AnySpace) -> Any:
@@ -49,16 +54,21 @@ def action_layout(space: AnySpace) -> tuple[tuple[int, ...], torch.dtype]:
     return (size,), torch.float32 if isinstance(space, spaces.Box) else torch.int64
 
 
-def allocate(layout: Any, *lead: int) -> Any:
-    """Zeroed tensors for a layout with leading dimensions ``lead``.
+def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A zeroed tensor in this process's own memory."""
+    return torch.zeros(shape, dtype=dtype)
+
+
+def allocate(layout: Any, *lead: int, zeros: Zeros = zeros) -> Any:
+    """Zeroed tensors for a layout with leading dimensions ``lead``; ``zeros`` makes each of them.
 
     Memory comes from torch, hence aligned to 64 bytes: kernels may round differently on arrays
     that start elsewhere, which would spoil exact resume.
     """
     if isinstance(layout, dict):
-        return {key: allocate(inner, *lead) for key, inner in layout.items()}
+        return {key: allocate(inner, *lead, zeros=zeros) for key, inner in layout.items()}
     shape, dtype = layout
-    return torch.zeros(*lead, *shape, dtype=dtype)
+    return zeros((*lead, *shape), dtype)
 
 
 def row_bytes(layout: Any) -> int:

@@ -20,9 +20,11 @@ class Memory(ABC):
     """
 
     kind: ClassVar[str] = "memory"
-    injected = frozenset({"spec", "num_envs", "seed"})
+    injected = frozenset({"spec", "num_envs", "seed", "sequences"})
     #: What it holds: "replay" (any policy's transitions) or "rollout" (the current policy's).
     order: ClassVar[str]
+    #: Whether minibatches are whole columns of steps, time-major and flattened.
+    sequences: bool = False
     #: Steps per environment that suit it best between two looks at the learner.
     fragment_length: int = 1
     #: Bytes that it takes when full; known before anything is allocated.

@@ -30,7 +30,7 @@ class Report:
 
     Args:
         episodes: finished ones, in order.
-        seconds: time spent by activity ("env", "act").
+        seconds: time spent by activity ("env", "act", "wait").
     """
 
     episodes: list[Episode] = field(default_factory=list)
@@ -49,11 +49,17 @@ class Source(Protocol):
     def report(self) -> Report:
         """Episodes and timings since the last call."""
 
+    def monitor(self) -> dict[str, float]:
+        """Scalars about workers since the last call; empty where there are none."""
+
+    def advice(self) -> str:
+        """In a sentence, what holds the run up, if that is worth saying."""
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue as if never interrupted."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
+    def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
+        """Continue from `state_dict`; or, not restoring, with fresh episodes."""
 
     def close(self) -> None:
         """Release environments and processes."""

@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from coach.core.errors import CoachError
-from coach.core.source import Episode
 from numpy.typing import NDArray
 
 
 class History:
-    """Begins episodes, each with a seed of its own, and remembers the actions of unfinished ones.
+    """Numbers the episodes of some environments and remembers the actions of unfinished ones.
 
     Args:
-        envs: the environments.
+        num_envs: how many.
         seed: of the run.
         first_env: global id of the first environment.
     """
 
-    def __init__(self, envs: list[gym.Env[Any, Any]], seed: int, first_env: int) -> None:
-        self.envs, self.seed, self.first_env = envs, seed, first_env
-        self.episode = [-1] * len(envs)
-        self.value = [0.0] * len(envs)
-        self.actions: list[list[NDArray[Any]]] = [[] for _ in envs]
+    def __init__(self, num_envs: int, seed: int, first_env: int = 0) -> None:
+        self.seed, self.first_env = seed, first_env
+        self.episode = [-1] * num_envs
+        self.actions: list[list[NDArray[Any]]] = [[] for _ in range(num_envs)]
 
-    def begin(self, i: int) -> Any:
-        """Reset environment ``i`` for its next episode; returns the first observation."""
+    def begin(self, i: int) -> int:
+        """Go on to the next episode of environment ``i``; returns its seed."""
         self.episode[i] += 1
-        self.value[i], self.actions[i] = 0.0, []
-        seed = episode_seed(self.seed, self.first_env + i, self.episode[i])
-        return self.envs[i].reset(seed=seed)[0]
+        self.actions[i] = []
+        return episode_seed(self.seed, self.first_env + i, self.episode[i])
 
-    def record(self, i: int, action: NDArray[Any], reward: float) -> None:
+    def record(self, i: int, action: NDArray[Any]) -> None:
         """Note a step; ``action`` is kept, so it must not be changed afterwards."""
-        self.value[i] += reward
         self.actions[i].append(action)
-
-    def finished(self, i: int) -> Episode:
-        """The episode that just ended."""
-        return Episode(self.first_env + i, self.value[i], len(self.actions[i]))
 
     def state_dict(self) -> dict[str, Any]:
         """Episode numbers, and the actions since each episode began."""
@@ -52,26 +42,25 @@ class History:
                 state[f"actions.{i}"] = torch.from_numpy(np.stack(actions))
         return state
 
-    def repeat(
-        self,
-        state: dict[str, Any],
-        translate: Callable[[NDArray[Any]], list[Any]],
-        i: int,
-    ) -> Any:
-        """Seed the episode of environment ``i`` again and repeat its actions.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.episode = list(state["episode"])
+        self.actions = [list(taken(state, i)) for i in range(len(self.episode))]
 
-        Returns:
-            The last observation.
-        """
-        self.episode[i] = state["episode"][i] - 1
-        obs = self.begin(i)
-        actions = state.get(f"actions.{i}")
-        if actions is not None:
-            rows = actions.numpy()
-            for row, move in zip(rows, translate(rows)):
-                obs, reward, *_ = self.envs[i].step(move)
-                self.record(i, row, float(reward))
-        return obs
+
+def taken(state: dict[str, Any], i: int) -> NDArray[Any]:
+    """The actions ``[T, ...]`` since the episode of environment ``i`` began."""
+    actions = state.get(f"actions.{i}")
+    return np.empty(0) if actions is None else np.asarray(actions)
+
+
+def share(state: dict[str, Any], begin: int, end: int) -> dict[str, Any]:
+    """What concerns the environments ``begin`` to ``end``, numbered from 0."""
+    part: dict[str, Any] = {"episode": state["episode"][begin:end]}
+    for i in range(begin, end):
+        if f"actions.{i}" in state:
+            part[f"actions.{i - begin}"] = state[f"actions.{i}"]
+    return part
 
 
 def check_restored(i: int, saved: NDArray[Any], now: NDArray[Any]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from coach.core.layout import allocate, as_numpy, assign, named_leaves, observation_layout
+from coach.core.layout import assign, named_leaves
+from coach.core.source import Episode
 from coach.core.spec import Spec
 from coach.environments.actions import to_environment
-from coach.environments.history import History, check_restored
+from coach.environments.arrays import EnvArrays
+from coach.environments.history import History, check_restored, taken
 from coach.environments.vector import Step
 from numpy.typing import NDArray
 
@@ -24,6 +27,7 @@ class SerialEnvs:
         num_envs: how many.
         seed: of the run; episodes derive theirs from it.
         first_env: global id of the first environment.
+        arrays: where to write; left out, arrays of its own.
     """
 
     def __init__(
@@ -32,48 +36,59 @@ class SerialEnvs:
         num_envs: int,
         seed: int,
         first_env: int = 0,
+        arrays: EnvArrays | None = None,
     ) -> None:
         self.envs = [factory() for _ in range(num_envs)]
-        self.num_envs = num_envs
+        self.num_envs, self.first_env = num_envs, first_env
         self.spec = Spec(self.envs[0].observation_space, self.envs[0].action_space)
-        self._history = History(self.envs, seed, first_env)
+        self.arrays = arrays or EnvArrays.allocate(self.spec, num_envs)
+        self._history = History(num_envs, seed, first_env)
+        self._value = [0.0] * num_envs
         self._translate = to_environment(self.spec.action)
-        layout = observation_layout(self.spec.observation)
-        self._obs = as_numpy(allocate(layout, num_envs))
-        self._next = as_numpy(allocate(layout, num_envs))
-        self._reward = np.zeros(num_envs, np.float32)
-        self._terminated = np.zeros(num_envs, bool)
-        self._truncated = np.zeros(num_envs, bool)
+
+    @property
+    def episode(self) -> list[int]:
+        """Number of every environment's episode, from 0."""
+        return self._history.episode
 
     def reset(self) -> Any:
         """Begin an episode in every environment; returns the observations."""
         for i in range(self.num_envs):
-            assign(self._obs, i, self._history.begin(i))
-        return self._obs
+            self._begin(i)
+        return self.arrays.obs
 
     def step(self, action: NDArray[Any]) -> Step:
         """Take one action per environment; restart those whose episode ended."""
         action = action.copy()  # the history keeps its rows
-        history, ended = self._history, []
+        arrays, value, ended = self.arrays, self._value, []
         for i, (env, move) in enumerate(zip(self.envs, self._translate(action))):
             obs, reward, terminated, truncated, _ = env.step(move)
-            assign(self._next, i, obs)
-            self._reward[i] = reward
-            self._terminated[i], self._truncated[i] = terminated, truncated
-            history.record(i, action[i], float(reward))
+            assign(arrays.next_obs, i, obs)
+            arrays.reward[i] = reward
+            arrays.terminated[i], arrays.truncated[i] = terminated, truncated
+            value[i] += float(reward)
+            self._history.record(i, action[i])
             if terminated or truncated:
                 ended.append(i)
-        assign(self._obs, ..., self._next)
-        episodes = [history.finished(i) for i in ended]
+        assign(arrays.obs, ..., arrays.next_obs)
+        episodes = []
         for i in ended:
-            assign(self._obs, i, history.begin(i))
+            arrays.value[i] = value[i]
+            length = len(self._history.actions[i])
+            episodes.append(Episode(self.first_env + i, value[i], length))
+            self._begin(i)
         return Step(
-            self._obs, self._reward, self._terminated, self._truncated, self._next, episodes
+            arrays.obs,
+            arrays.reward,
+            arrays.terminated,
+            arrays.truncated,
+            arrays.next_obs,
+            episodes,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """The history of unfinished episodes, and the observations they have come to."""
-        leaves = named_leaves(self._obs, "obs").items()
+        leaves = named_leaves(self.arrays.obs, "obs").items()
         return self._history.state_dict() | {k: torch.from_numpy(v.copy()) for k, v in leaves}
 
     def load_state_dict(self, state: dict[str, Any], repeat: bool = True) -> Any:
@@ -82,16 +97,37 @@ class SerialEnvs:
         Raises:
             CoachError: an environment did not come back to the same observation.
         """
+        self._history.episode = list(state["episode"])
         if not repeat:
-            self._history.episode = list(state["episode"])
             return self.reset()
         for i in range(self.num_envs):
-            assign(self._obs, i, self._history.repeat(state, self._translate, i))
-            for name, leaf in named_leaves(self._obs, "obs").items():
-                check_restored(i, state[name].numpy()[i], leaf[i])
-        return self._obs
+            self._history.episode[i] -= 1  # the same episode once more
+            self._begin(i)
+            self._repeat(i, taken(state, i))
+            for name, leaf in named_leaves(self.arrays.obs, "obs").items():
+                if name in state:
+                    check_restored(self.first_env + i, state[name].numpy()[i], leaf[i])
+        return self.arrays.obs
 
     def close(self) -> None:
         """Close the environments."""
         for env in self.envs:
             env.close()
+
+    def _begin(self, i: int) -> None:
+        self._value[i] = 0.0
+        obs, _ = self.envs[i].reset(seed=self._history.begin(i))
+        assign(self.arrays.obs, i, obs)
+
+    def _repeat(self, i: int, actions: NDArray[Any]) -> None:
+        for action, move in zip(actions, self._translate(actions) if len(actions) else ()):
+            obs, reward, *_ = self.envs[i].step(move)
+            self._value[i] += float(reward)
+            self._history.record(i, action)
+            assign(self.arrays.obs, i, obs)
+
+
+def spread(num_envs: int, workers: int) -> list[range]:
+    """Environments ``0 .. num_envs`` in ``workers`` consecutive shares of about the same size."""
+    edges = np.linspace(0, num_envs, workers + 1).round().astype(int).tolist()
+    return [range(begin, end) for begin, end in pairwise(edges)]

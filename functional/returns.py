@@ -61,12 +61,58 @@ def gae(
     """
     delta = reward + discount * next_value - value  # [T, N]
     carry = discount * lambda_ * (~boundary).to(reward.dtype)  # [T, N]
+    return _backwards(delta, carry)
+
+
+def vtrace(
+    log_ratio: Tensor,
+    reward: Tensor,
+    discount: Tensor,
+    boundary: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    lambda_: float = 1.0,
+    rho_clip: float = 1.0,
+    c_clip: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """V-trace targets and advantages (arXiv:1802.01561, eq. 1 and section 4.2).
+
+    Where both policies agree and ``lambda_`` is 1, the targets are n-step returns.
+
+    Args:
+        log_ratio: ``[T, N]`` log-probability of the action under the policy that learns, minus
+            that under the one that acted.
+        reward: ``[T, N]``.
+        discount: ``[T, N]`` gamma, or 0 where the episode terminated.
+        boundary: ``[T, N]`` bool; the recursion restarts after it.
+        value: ``[T, N]`` value of the observation.
+        next_value: ``[T, N]`` value of the true next observation (of the final one at a boundary).
+        lambda_: decay of the trace besides its clipping, in [0, 1] (remark 2).
+        rho_clip: bound of the ratios that weigh temporal differences and advantages.
+        c_clip: bound of the ratios that the trace is made of.
+
+    Returns:
+        ``(targets [T, N], advantages [T, N])``.
+    """
+    ratio = log_ratio.exp()
+    rho = ratio.clamp(max=rho_clip)
+    delta = rho * (reward + discount * next_value - value)  # [T, N]
+    carry = discount * lambda_ * ratio.clamp(max=c_clip) * (~boundary).to(reward.dtype)
+    surplus = _backwards(delta, carry)  # [T, N] targets minus values
+    following = next_value.clone()
+    inside = ~boundary[:-1]
+    following[:-1] += torch.where(inside, surplus[1:], torch.zeros_like(surplus[1:]))
+    return surplus + value, rho * (reward + discount * following - value)
+
+
+def _backwards(delta: Tensor, carry: Tensor) -> Tensor:
+    """``x_t = delta_t + carry_t * x_(t+1)`` over ``[T, N]``."""
     running = torch.zeros_like(delta[0])
-    backwards = []
+    found = []
     for delta_t, carry_t in zip(reversed(delta.unbind(0)), reversed(carry.unbind(0))):
         running = torch.addcmul(delta_t, carry_t, running)
-        backwards.append(running)
-    return torch.stack(backwards[::-1])
+        found.append(running)
+    return torch.stack(found[::-1])
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:

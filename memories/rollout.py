@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from coach.core.batch import Batch, leaves, map_tree
+from coach.core.batch import Batch, leaves
 from coach.core.errors import SettingError
 from coach.core.layout import transition_bytes
 from coach.core.memory import Memory, Prepare
@@ -21,7 +21,8 @@ class Rollout(Memory):
     """Holds ``horizon`` steps of every environment, then owes ``epochs`` passes over them.
 
     Advantages are the agent's business (`Agent.prepare`); the memory applies the discount and
-    shuffles.
+    shuffles. Minibatches are made of single transitions or, for agents that ask for sequences, of
+    whole columns from the first step to the last.
 
     Args:
         horizon: steps per environment and rollout.
@@ -37,65 +38,105 @@ class Rollout(Memory):
         spec: Spec,
         num_envs: int,
         seed: int = 0,
+        sequences: bool = False,
         horizon: Count = 128,
         epochs: Count = 4,
         batch_size: Count | None = None,
         discount: Fraction = 0.99,
     ) -> None:
+        self.num_envs, self.sequences = num_envs, sequences
         self.horizon = self.fragment_length = horizon
         self.epochs, self.batch_size, self.discount = epochs, batch_size, discount
         self.nbytes = 2 * horizon * num_envs * transition_bytes(spec)
         self.rng = torch.Generator().manual_seed(seed)
-        self._parts: list[Batch] = []
+        self._pending: list[Batch] = []
 
     def check_fragments(self, length: int) -> None:
         if self.horizon % length:
             raise self._misfit(length)
 
     def write(self, fragment: Batch) -> None:
-        if sum(len(part) for part in self._parts) + len(fragment) > self.horizon:
+        key = _environments(fragment)
+        before = sum(len(part) for part in self._pending if _environments(part) == key)
+        if before % self.horizon + len(fragment) > self.horizon:
             raise self._misfit(len(fragment))
-        self._parts.append(fragment.map(torch.clone))
+        self._pending.append(fragment.clone())
 
     def batches(self, prepare: Prepare) -> Iterator[Batch]:
-        if sum(len(part) for part in self._parts) < self.horizon:
+        if sum(part.steps for part in self._pending) < self.horizon * self.num_envs:
             return
-        whole = _join(self._parts)
-        self._parts = []
-        whole = prepare(replace(whole, discount=whole.discount * self.discount)).flatten()
-        total = whole.steps
-        size = self.batch_size or total
-        for _ in range(self.epochs):
-            if size >= total:
-                yield whole
-                continue
-            order = torch.randperm(total, generator=self.rng)
-            for index in torch.split(order, size):
-                yield whole[index]
+        rollout, rest = self._take()
+        if rollout is None:
+            return
+        self._pending = rest
+        whole = prepare(replace(rollout, discount=rollout.discount * self.discount))
+        yield from self._columns(whole) if self.sequences else self._transitions(whole)
 
     def monitor(self) -> dict[str, float]:
-        return {"fill": sum(len(part) for part in self._parts) / self.horizon}
+        held = sum(part.steps for part in self._pending)
+        return {"fill": held / (self.horizon * self.num_envs)}
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"rng": self.rng.get_state(), "parts": bool(self._parts)}
-        if self._parts:
-            for name, leaf in leaves(_tree(_join(self._parts))):
-                state[f"part.{name}"] = leaf
+        state: dict[str, Any] = {"rng": self.rng.get_state()}
+        state["versions"] = [part.version for part in self._pending]
+        for number, part in enumerate(self._pending):
+            for name, leaf in leaves(_tree(part)):
+                state[f"part.{number}.{name}"] = leaf
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.set_state(state["rng"])
-        self._parts = []
-        if state["parts"]:
-            tree: dict[str, Any] = {}
-            for name, leaf in state.items():
-                if name.startswith("part."):
-                    *path, last = name.split(".")[1:]
-                    node = tree
-                    for key in path:
-                        node = node.setdefault(key, {})
-                    node[last] = leaf
-            self._parts = [Batch(**tree)]
+        trees: list[dict[str, Any]] = [{} for _ in state["versions"]]
+        for name, leaf in state.items():
+            if name.startswith("part."):
+                _, number, *path, last = name.split(".")
+                node = trees[int(number)]
+                for key in path:
+                    node = node.setdefault(key, {})
+                node[last] = leaf
+        self._pending = [Batch(**tree, version=v) for tree, v in zip(trees, state["versions"])]
+
+    def _take(self) -> tuple[Batch | None, list[Batch]]:
+        """A rollout of as many environments as the run has, if complete, and what is left over.
+
+        Fragments of one actor are put behind each other up to the horizon, those of different
+        actors (or of one that was faster) beside each other.
+        """
+        growing: dict[tuple[int, ...], list[Batch]] = {}
+        columns: list[Batch] = []
+        count = 0
+        for position, part in enumerate(self._pending):
+            pieces = growing.setdefault(_environments(part), [])
+            pieces.append(part)
+            if sum(len(piece) for piece in pieces) < self.horizon:
+                continue
+            columns.append(Batch.join(growing.pop(_environments(part)), 0))
+            count += columns[-1].reward.shape[1]
+            if count >= self.num_envs:
+                rest = [p for unfinished in growing.values() for p in unfinished]
+                return Batch.join(columns, 1), rest + self._pending[position + 1 :]
+        return None, self._pending
+
+    def _transitions(self, whole: Batch) -> Iterator[Batch]:
+        flat = replace(whole.flatten(), length=1, state=None)
+        size = self.batch_size or flat.steps
+        for _ in range(self.epochs):
+            if size >= flat.steps:
+                yield flat
+                continue
+            order = torch.randperm(flat.steps, generator=self.rng)
+            for index in torch.split(order, size):
+                yield flat[index]
+
+    def _columns(self, whole: Batch) -> Iterator[Batch]:
+        count = whole.reward.shape[1]
+        size = count if self.batch_size is None else max(1, self.batch_size // self.horizon)
+        for _ in range(self.epochs):
+            if size >= count:
+                yield whole.flatten()
+                continue
+            for index in torch.split(torch.randperm(count, generator=self.rng), size):
+                yield whole.columns(index).flatten()
 
     def _misfit(self, length: int) -> SettingError:
         return SettingError(
@@ -105,17 +146,10 @@ class Rollout(Memory):
         )
 
 
+def _environments(fragment: Batch) -> tuple[int, ...]:
+    return () if fragment.env_ids is None else tuple(fragment.env_ids.tolist())
+
+
 def _tree(batch: Batch) -> dict[str, Any]:
-    return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "version"}
-
-
-def _join(parts: list[Batch]) -> Batch:
-    if len(parts) == 1:
-        return parts[0]
-    trees = [_tree(part) for part in parts]
-    joined = {
-        name: map_tree(lambda *tensors: torch.cat(tensors), *(tree[name] for tree in trees))
-        for name in trees[0]
-        if name != "env_ids"
-    }
-    return Batch(**joined, env_ids=parts[0].env_ids, version=parts[0].version)
+    skipped = ("version", "length")
+    return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name not in skipped}

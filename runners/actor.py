@@ -24,6 +24,8 @@ class Actor:
         fragment_length: steps per fragment, ``T``.
         seed: of the stream that actions are drawn from.
         device: where the agent acts.
+        first_env: global id of the first environment.
+        num_envs: environments of the whole run, if others act too.
     """
 
     def __init__(
@@ -33,16 +35,20 @@ class Actor:
         fragment_length: int,
         seed: int,
         device: torch.device | str = "cpu",
+        first_env: int = 0,
+        num_envs: int | None = None,
     ) -> None:
         self.agent, self.envs, self.length = agent, envs, fragment_length
         self.device = torch.device(device)
         rng = torch.Generator(self.device).manual_seed(seed)
-        self.ctx = Context(0, rng, torch.arange(envs.num_envs))
+        ids = torch.arange(first_env, first_env + envs.num_envs)
+        self.ctx = Context(0, rng, ids, num_envs=num_envs or envs.num_envs)
         self.state: State = agent.initial_state(envs.num_envs)
         self.version = 0
+        #: Where the next fragment goes; made at the first step if nobody has set it.
+        self.fragment: FragmentBuffer | None = None
         self._report = Report()
         self._obs: Any = None
-        self._fragment = FragmentBuffer(envs.spec, fragment_length, self.ctx.env_ids)
 
     def collect(self) -> Batch:
         """Act for ``fragment_length`` steps; the tensors are reused by the next call."""
@@ -55,21 +61,24 @@ class Actor:
                 chosen = self.agent.act(self._input, self.state, self.ctx)
             action = chosen.action.cpu().numpy()
             acted = perf_counter()
-            self._fragment.begin(t, self._obs, action)
+            fragment = self.fragment or self._allocate(chosen.extras)
+            if t == 0:
+                map_tree(torch.Tensor.copy_, fragment.batch.state, self.state)
+            fragment.begin(t, self._obs, action)
             step = self.envs.step(action)
-            ended = self._fragment.finish(t, step, chosen.extras)
+            ended = fragment.finish(t, step, chosen.extras)
             if chosen.state is not None:
                 self.state = self._restart(chosen.state, ended)
             self._report.episodes += step.episodes
             self._observe(step.obs)
-            self.ctx.step += self.envs.num_envs
+            self.ctx.step += self.ctx.num_envs
             act_time += acted - begin
             env_time += perf_counter() - acted
         seconds = self._report.seconds
         seconds["act"] = seconds.get("act", 0.0) + act_time
         seconds["env"] = seconds.get("env", 0.0) + env_time
-        self._fragment.batch.version = self.version
-        return self._fragment.batch
+        fragment.batch.version = self.version
+        return fragment.batch
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Nothing to move: the agent acts with the weights that are being learned."""
@@ -79,6 +88,14 @@ class Actor:
         """Episodes and timings since the last call."""
         report, self._report = self._report, Report()
         return report
+
+    def monitor(self) -> dict[str, float]:
+        """There are no workers to tell of."""
+        return {}
+
+    def advice(self) -> str:
+        """Nothing holds the run up that more workers could mend."""
+        return ""
 
     def state_dict(self) -> dict[str, Any]:
         """Step, random stream, recurrent state and environments."""
@@ -101,6 +118,12 @@ class Actor:
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
+
+    def _allocate(self, extras: dict[str, torch.Tensor]) -> FragmentBuffer:
+        self.fragment = FragmentBuffer(
+            self.envs.spec, self.length, self.ctx.env_ids, extras, self.state
+        )
+        return self.fragment
 
     def _observe(self, obs: Any) -> None:
         self._obs = obs

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+class InterruptedRunError(Exception):
+    """The run is to stop while it waits for something that may never come."""
+
+
 @dataclass
 class Clock:
     """How far a run is.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 from coach.core.agent import Agent
@@ -16,10 +14,12 @@ from coach.core.learner import Learner
 from coach.core.memory import Memory
 from coach.core.optimizer import Optimizer
 from coach.core.schema import build, build_part
+from coach.core.source import Source
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
-from coach.environments.serial import SerialEnvs
-from coach.runners.actor import Actor
+from coach.runners.clock import Clock
+from coach.runners.modes import Scene, make_source
+from coach.runners.seeds import derived_seed
 from coach.runners.settings import (
     EvaluationSettings,
     RunSettings,
@@ -32,7 +32,8 @@ from coach.runners.settings import (
 class Experiment:
     """Everything a preset describes, built and checked; nothing has been stepped yet.
 
-    ``plain`` holds the same settings as YAML values with all defaults filled in.
+    ``plain`` holds the same settings as YAML values with all defaults filled in, ``note`` says in
+    words how the work is spread.
     """
 
     environment: EnvironmentSettings
@@ -42,18 +43,23 @@ class Experiment:
     agent: Agent
     memory: Memory
     learner: Learner
-    actor: Actor
+    source: Source
+    clock: Clock
+    note: str
     plain: dict[str, Any]
 
 
-def derived_seed(seed: int, purpose: str) -> int:
-    """A seed for one purpose ("weights", "actor", ...) that shares nothing with the others."""
-    sequence = np.random.SeedSequence((seed, zlib.crc32(purpose.encode())))
-    return int(sequence.generate_state(1)[0])
-
-
-def build_experiment(settings: Mapping[str, Any]) -> Experiment:
+def build_experiment(
+    settings: Mapping[str, Any],
+    plugins: list[str] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Experiment:
     """Build a run from a preset's settings.
+
+    Args:
+        settings: plain sections.
+        plugins: what worker processes import to know the user's own parts.
+        say: told about failures of workers.
 
     Raises:
         SettingError: anything in the settings that cannot be, with its key path.
@@ -88,6 +94,7 @@ def build_experiment(settings: Mapping[str, Any]) -> Experiment:
         spec=spec,
         num_envs=run.envs,
         seed=derived_seed(run.seed, "memory"),
+        sequences=_needs_sequences(agent_built.value),
     )
     agent: Agent = agent_built.value.to(device)
     memory: Memory = memory_built.value
@@ -106,15 +113,22 @@ def build_experiment(settings: Mapping[str, Any]) -> Experiment:
     learner = Learner(agent, default.value, overrides, seed=derived_seed(run.seed, "learner"))
     fragment_length = run.fragment_length or memory.fragment_length
     memory.check_fragments(fragment_length)
-    envs = SerialEnvs(environment.factory(), run.envs, derived_seed(run.seed, "environments"))
-    actor = Actor(
+    clock = Clock(run.steps)
+    scene = Scene(
+        environment,
+        spec,
         agent,
-        envs,
+        agent_built.plain,
+        run,
         fragment_length,
-        derived_seed(run.seed, "actor"),
-        device,
+        plugins or [],
+        say,
+        clock,
     )
-    return Experiment(environment, run, evaluation, target, agent, memory, learner, actor, plain)
+    source, note = make_source(scene)
+    return Experiment(
+        environment, run, evaluation, target, agent, memory, learner, source, clock, note, plain
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -137,6 +151,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def _needs_sequences(agent: Agent) -> bool:
+    return agent.sequences or agent.initial_state(1) is not None
+
+
 def _check_memory(agent: Agent, memory: Memory) -> None:
     if memory.order not in agent.learns_from:
         raise SettingError(
@@ -144,6 +162,13 @@ def _check_memory(agent: Agent, memory: Memory) -> None:
             f"agent {getattr(agent, 'registered_name', type(agent).__name__)} learns from a "
             f"{' or '.join(agent.learns_from)} memory, not from a {memory.order} memory",
             f"Set memory.type to {agent.learns_from[0]}.",
+        )
+    if _needs_sequences(agent) and not memory.sequences:
+        raise SettingError(
+            "memory.type",
+            "this agent learns from whole sequences of steps, as recurrent policies do, but a "
+            f"{memory.order} memory hands out single ones",
+            "Set memory.type to rollout, or agent.network.middleware to one without memory.",
         )
     free = psutil.virtual_memory().available
     if memory.nbytes > 0.9 * free:

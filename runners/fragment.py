@@ -6,8 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from coach.core.batch import Batch
-from coach.core.layout import action_layout, allocate, as_numpy, assign, observation_layout
+from coach.core.batch import Batch, map_tree
+from coach.core.layout import (
+    Zeros,
+    action_layout,
+    allocate,
+    as_numpy,
+    assign,
+    observation_layout,
+    zeros,
+)
 from coach.core.spec import Spec
 from coach.environments.vector import Step
 from torch import Tensor
@@ -20,19 +28,32 @@ class FragmentBuffer:
         spec: of one environment.
         length: steps.
         env_ids: ``[N]`` global ids of the environments.
+        acted: example of what the agent records with each action, ``[N, ...]`` by name.
+        state: example of its recurrent state.
+        zeros: makes the tensors.
     """
 
-    def __init__(self, spec: Spec, length: int, env_ids: Tensor) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        length: int,
+        env_ids: Tensor,
+        acted: dict[str, Tensor],
+        state: Any = None,
+        zeros: Zeros = zeros,
+    ) -> None:
         count = len(env_ids)
         observation = observation_layout(spec.observation)
         self.length = length
         self.batch = Batch(
-            obs=allocate(observation, length, count),
-            action=allocate(action_layout(spec.action), length, count),
-            reward=torch.zeros(length, count),
-            discount=torch.zeros(length, count),
-            next_obs=allocate(observation, length, count),
-            boundary=torch.zeros(length, count, dtype=torch.bool),
+            obs=allocate(observation, length, count, zeros=zeros),
+            action=allocate(action_layout(spec.action), length, count, zeros=zeros),
+            reward=zeros((length, count), torch.float32),
+            discount=zeros((length, count), torch.float32),
+            next_obs=allocate(observation, length, count, zeros=zeros),
+            boundary=zeros((length, count), torch.bool),
+            extras={n: zeros((length, *v.shape), v.dtype) for n, v in acted.items()},
+            state=map_tree(lambda t: zeros(tuple(t.shape), t.dtype), state),
             env_ids=env_ids,
         )
         names = ("obs", "action", "reward", "discount", "next_obs", "boundary")
@@ -51,8 +72,5 @@ class FragmentBuffer:
         np.logical_or(step.terminated, step.truncated, out=rows["boundary"][t])
         assign(rows["next_obs"], t, step.next_obs)
         for name, value in extras.items():
-            if name not in self.batch.extras:
-                shape = (self.length, *value.shape)
-                self.batch.extras[name] = torch.zeros(shape, dtype=value.dtype)
             self.batch.extras[name][t] = value
         return rows["boundary"][t]

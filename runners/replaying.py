@@ -12,7 +12,8 @@ from coach.core.source import Episode
 from coach.environments.making import EnvironmentSettings
 from coach.runners.checkpoint import load_latest, load_policy
 from coach.runners.evaluation import evaluate
-from coach.runners.experiment import build_experiment, derived_seed
+from coach.runners.experiment import build_experiment
+from coach.runners.seeds import derived_seed
 
 
 def evaluate_run(
@@ -40,7 +41,7 @@ def evaluate_run(
         CheckpointError: the run has no policy yet, or it is damaged.
     """
     experiment = build_experiment(settings)
-    experiment.actor.close()
+    experiment.source.close()
     agent = experiment.agent
     facts: dict[str, Any] = {}
     if not last and (folder / "best").is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from coach.core.errors import SettingError
-from coach.core.schema import Count, CountOrZero
+from coach.core.schema import Count, CountOrZero, Positive
 
 
 class RunSettings:
@@ -13,7 +13,14 @@ class RunSettings:
 
     Args:
         steps: environment steps of the whole run, over all environments.
-        mode: where experience comes from; single is one thread.
+        mode: single is one thread; in sync, workers step the environments together; in async,
+            actors with a policy of their own run ahead of the learner.
+        workers: processes or threads that host the environments; left out, one per CPU in sync and
+            async.
+        worker_kind: auto times the environment and says what it chose.
+        slots: fragments that each actor may be ahead of the learner (async); 1 is lockstep.
+        worker_timeout: seconds after which a silent worker counts as hung.
+        max_restarts: failed workers that the run replaces before it gives up.
         envs: number of environments; modes spread them, never change it.
         seed: of everything: weights, environments, exploration, sampling.
         device: where the agent learns; auto takes a GPU if there is one.
@@ -30,7 +37,12 @@ class RunSettings:
     def __init__(
         self,
         steps: Count,
-        mode: Literal["single"] = "single",
+        mode: Literal["single", "sync", "async"] = "single",
+        workers: Count | None = None,
+        worker_kind: Literal["auto", "process", "thread"] = "auto",
+        slots: Count = 2,
+        worker_timeout: Positive = 60.0,
+        max_restarts: CountOrZero = 10,
         envs: Count = 1,
         seed: CountOrZero = 1,
         device: str = "auto",
@@ -43,6 +55,8 @@ class RunSettings:
         histograms: bool = False,
     ) -> None:
         self.steps, self.mode, self.envs, self.seed = steps, mode, envs, seed
+        self.workers, self.worker_kind, self.slots = workers, worker_kind, slots
+        self.worker_timeout, self.max_restarts = worker_timeout, max_restarts
         self.device, self.threads, self.fragment_length = device, threads, fragment_length
         self.log_every, self.histograms = log_every, histograms
         self.checkpoint_every, self.keep_checkpoints = checkpoint_every, keep_checkpoints

@@ -16,12 +16,14 @@ import numpy as np
 from coach.core.source import Episode
 from coach.runners import folder as run_folder
 from coach.runners.checkpoint import Checkpointer, load_latest, save_policy
-from coach.runners.clock import Clock
+from coach.runners.clock import Clock, InterruptedRunError
 from coach.runners.evaluation import evaluate
-from coach.runners.experiment import Experiment, build_experiment, derived_seed
+from coach.runners.experiment import Experiment, build_experiment
 from coach.runners.loop import train
 from coach.runners.preset import dump
+from coach.runners.seeds import derived_seed
 from coach.runners.storage import to_json, unwritable, write_file
+from coach.runners.worker import WorkerError
 from coach.telemetry.console import LiveView
 from coach.telemetry.telemetry import Telemetry
 from coach.telemetry.tensorboard import TensorBoard
@@ -70,7 +72,7 @@ class Run:
     ) -> None:
         self.experiment, self.folder = experiment, folder
         run, memory = experiment.run, experiment.memory
-        self.clock = Clock(run.steps)
+        self.clock = experiment.clock
         self.checkpointer = Checkpointer(folder, memory, run.keep_checkpoints)
         self.best: float | None = None
         self.last: float | None = None
@@ -83,14 +85,23 @@ class Run:
             board = TensorBoard(folder, self.clock.env_steps + 1 if resume else None)
             self.view = LiveView(console, run.steps, self.clock.env_steps, quiet)
             self.log = Telemetry(
-                folder, experiment.learner, memory, board, self.view, run.log_every, run.histograms
+                folder,
+                experiment.learner,
+                memory,
+                experiment.source,
+                board,
+                self.view,
+                run.log_every,
+                run.histograms,
             )
         except OSError as error:
             raise unwritable(folder, error) from error
         if resume:
             self._load(state)
             self.checkpointer.continue_from(manifest)
-        else:
+        elif experiment.note and not quiet:
+            self.view.say(experiment.note)
+        if not resume:
             board.text("preset", dump(experiment.plain))
             board.text("versions", json.dumps(run_folder.versions(), indent=1))
 
@@ -105,7 +116,7 @@ class Run:
         try:
             with _signals(clock, self.view.say):
                 train(
-                    experiment.actor,
+                    experiment.source,
                     experiment.memory,
                     experiment.learner,
                     clock,
@@ -115,9 +126,14 @@ class Run:
                 self._save()
         except OSError as error:
             raise unwritable(self.folder, error) from error
+        except InterruptedRunError:
+            self._save()
+        except WorkerError:
+            self._save()  # what has been learned stays
+            raise
         finally:
             self.log.view.close()
-            experiment.actor.close()
+            experiment.source.close()
         seconds = perf_counter() - begin
         self._finish(seconds)
         return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best)
@@ -165,7 +181,7 @@ class Run:
         for name, owner in (
             ("learner", experiment.learner),
             ("memory", experiment.memory),
-            ("source", experiment.actor),
+            ("source", experiment.source),
             ("log", self.log),
         ):
             state |= {f"{name}/{key}": value for key, value in owner.state_dict().items()}
@@ -181,7 +197,8 @@ class Run:
         self.best, self.last = state["best"], state["last"]
         experiment.learner.load_state_dict(under("learner"))
         experiment.memory.load_state_dict(under("memory"))
-        experiment.actor.load_state_dict(under("source"), experiment.run.restore_environments)
+        experiment.source.load_state_dict(under("source"), experiment.run.restore_environments)
+        experiment.source.publish(experiment.agent.policy, experiment.learner.version)
         self.log.load_state_dict(under("log"))
 
     def _finish(self, seconds: float) -> None:
@@ -204,14 +221,25 @@ def start(
     quiet: bool = False,
 ) -> Run:
     """A new run of a preset, in a new folder under ``root``."""
-    experiment = build_experiment(settings)
+    experiment = build_experiment(settings, plugins, _teller(console))
     folder = run_folder.create(root, name, experiment.run.seed, experiment.plain, plugins)
     return Run(experiment, folder, console, quiet=quiet)
 
 
-def resume(folder: Path, settings: dict[str, Any], console: Console, quiet: bool = False) -> Run:
+def resume(
+    folder: Path,
+    settings: dict[str, Any],
+    console: Console,
+    plugins: list[str],
+    quiet: bool = False,
+) -> Run:
     """Continue the run in ``folder`` from its newest whole checkpoint."""
-    return Run(build_experiment(settings), folder, console, resume=True, quiet=quiet)
+    experiment = build_experiment(settings, plugins, _teller(console))
+    return Run(experiment, folder, console, resume=True, quiet=quiet)
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

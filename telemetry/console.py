@@ -75,7 +75,7 @@ class LiveView:
         self._said = monotonic()
         elapsed = self._said - self._begin
         speed = (env_steps - self._first) / max(elapsed, 1e-9)
-        left = (self.limit - env_steps) / max(speed, 1e-9)
+        left = max(0, self.limit - env_steps) / max(speed, 1e-9)
         self.say(
             f"{env_steps:>9,} / {self.limit:,} steps  {self._words(env_steps)}  "
             f"{elapsed:.0f} s, {left:.0f} s left"

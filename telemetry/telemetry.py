@@ -16,7 +16,7 @@ import psutil
 from coach.core.batch import Batch
 from coach.core.learner import Learner
 from coach.core.memory import Memory
-from coach.core.source import Episode, Report
+from coach.core.source import Episode, Report, Source
 from coach.telemetry.console import LiveView
 from coach.telemetry.means import Means
 from coach.telemetry.table import Table
@@ -31,6 +31,7 @@ class Telemetry:
         folder: the run's folder.
         learner: asked for learning rates and, through its agent, exploration rates.
         memory: asked for its fill and the like.
+        source: asked about its workers.
         board: TensorBoard writer.
         view: console view.
         log_every: environment steps per line.
@@ -42,12 +43,14 @@ class Telemetry:
         folder: Path,
         learner: Learner,
         memory: Memory,
+        source: Source,
         board: TensorBoard,
         view: LiveView,
         log_every: int,
         histograms: bool = False,
     ) -> None:
         self.learner, self.memory, self.board, self.view = learner, memory, board, view
+        self.source = source
         self.log_every, self.histograms = log_every, histograms
         self.progress = Table(folder / "progress.csv")
         self.timing = Table(folder / "timing.csv")
@@ -152,4 +155,5 @@ class Telemetry:
             "speed/updates_per_s": (self.learner.version - updates) / wall,
             **{f"time/{name}": seconds / wall for name, seconds in self._seconds.items()},
             "system/memory_mib": self._process.memory_info().rss / 2**20,
+            **self.source.monitor(),
         }

@@ -16,5 +16,7 @@ class Identity(Middleware):
         super().__init__()
         self.outputs = features
 
-    def forward(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
+    def forward(
+        self, features: Tensor, state: State = None, boundary: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         return features, state

@@ -32,5 +32,7 @@ class MLP(Middleware):
         self.layers = Dense(features, hidden, activation, init)
         self.outputs = hidden[-1] if hidden else features
 
-    def forward(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
+    def forward(
+        self, features: Tensor, state: State = None, boundary: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         return self.layers(features), state

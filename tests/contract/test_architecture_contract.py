@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coach.core.batch import map_tree
 from coach.core.errors import SettingError
 from coach.core.registry import entries
 from coach.core.schema import Part
@@ -98,12 +99,15 @@ def test_every_weight_of_a_middleware_learns_and_rows_do_not_mix(name: str) -> N
     torch.manual_seed(0)
     module = Part.of("middleware", name)(features=5)
     features = torch.randn(ROWS, 5)
-    before, state = module(features, module.initial_state(ROWS))
+    fresh = module.initial_state(ROWS)
+    carried = map_tree(torch.randn_like, fresh)  # a state of zeros would hide what reads it
+    before, state = module(features, carried)
     assert before.shape == (ROWS, module.outputs)
     assert_learns(module, before)
     features = features.clone()
     features[0] = features[1]
-    after, _ = module(features, module.initial_state(ROWS))
+    carried = map_tree(lambda s: torch.cat([s[1:2], s[1:]]), carried)
+    after, _ = module(features, carried)
     torch.testing.assert_close(after[1:], before[1:])
     torch.testing.assert_close(after[0], before[1])
-    assert (state is None) == (module.initial_state(ROWS) is None)
+    assert (state is None) == (fresh is None)

@@ -32,7 +32,7 @@ def test_every_preset_builds_and_states_a_target() -> None:
     for name in preset_files():
         _, settings = load(name, ["memory.capacity=1000"] if _replays(name) else [])
         try:
-            build_experiment(settings).actor.close()
+            build_experiment(settings).source.close()
         except SettingError as error:
             # An environment of an extra that is not installed is named with its pip command.
             assert "pip install" in str(error)  # noqa: PT017

@@ -31,7 +31,7 @@ def launch(tmp_path: Path) -> Callable[..., Run]:
     def begin(settings: dict[str, Any], folder: Path | None = None) -> Run:
         console = Console(quiet=True)
         if folder is not None:
-            return resume(folder, settings, console, quiet=True)
+            return resume(folder, settings, console, [], quiet=True)
         return start("tiny", copy.deepcopy(settings), tmp_path, console, [], quiet=True)
 
     return begin

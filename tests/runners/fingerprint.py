@@ -29,11 +29,11 @@ def of_folder(folder: Path) -> dict[str, object]:
     from rich.console import Console
 
     settings, _ = run_folder.read(folder)
-    run = resume(folder, settings, Console(quiet=True), quiet=True)
+    run = resume(folder, settings, Console(quiet=True), [], quiet=True)
     try:
         return of_run(run)
     finally:
-        run.experiment.actor.close()
+        run.experiment.source.close()
         run.log.close()
 
 

@@ -1,0 +1,51 @@
+"""The arrays that environments write at each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from coach.core.batch import map_tree
+from coach.core.layout import Zeros, allocate, as_numpy, observation_layout, zeros
+from coach.core.spec import Spec
+from numpy.typing import NDArray
+
+
+@dataclass
+class EnvArrays:
+    """Outcomes of one step of ``N`` environments; possibly rows of larger or of shared arrays.
+
+    Args:
+        obs: what to act on next.
+        next_obs: what the step led to.
+        reward: ``[N]``.
+        terminated: ``[N]``.
+        truncated: ``[N]``.
+        value: ``[N]`` float64; sum of the rewards of the episode that ended with this step.
+    """
+
+    obs: Any
+    next_obs: Any
+    reward: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    value: NDArray[np.float64]
+
+    @staticmethod
+    def allocate(spec: Spec, num_envs: int, zeros: Zeros = zeros) -> EnvArrays:
+        """Arrays for ``num_envs`` environments."""
+        layout = observation_layout(spec.observation)
+        scalars = (torch.float32, torch.bool, torch.bool, torch.float64)
+        return EnvArrays(
+            as_numpy(allocate(layout, num_envs, zeros=zeros)),
+            as_numpy(allocate(layout, num_envs, zeros=zeros)),
+            *(zeros((num_envs,), dtype).numpy() for dtype in scalars),
+        )
+
+    def rows(self, begin: int, end: int) -> EnvArrays:
+        """The arrays of some of the environments, sharing memory."""
+        return EnvArrays(
+            *(map_tree(lambda a: a[begin:end], getattr(self, item.name)) for item in fields(self))
+        )

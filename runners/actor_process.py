@@ -1,0 +1,105 @@
+"""What an actor does in the `async` mode: fill free slots, with the newest weights."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from coach.core.agent import Agent
+from coach.core.schema import build_part
+from coach.core.spec import Spec
+from coach.environments.making import EnvironmentSettings
+from coach.environments.serial import SerialEnvs
+from coach.runners.actor import Actor
+from coach.runners.board import WeightBoard
+from coach.runners.channel import Channel
+from coach.runners.shared import SharedBlock
+from coach.runners.slot import Slot
+from torch import Tensor
+
+FREE, FILLED = b"f", b"d"
+_NICE = 5  # actors give way to the learner, which all of them depend on
+
+
+@dataclass
+class ActorWork:
+    """What one actor needs.
+
+    Args:
+        environment: settings of one environment.
+        spec: of one environment.
+        agent: plain settings of the agent.
+        share: global ids of the actor's environments.
+        num_envs: environments over all actors.
+        slots: slots of the ring that are the actor's.
+        fragment_length: steps per fragment.
+        env_seed: of the run; episodes derive theirs from it.
+        seed: of the stream that actions are drawn from.
+        episode: number of the last episode of each environment.
+        acted: example of what the agent records with each action.
+        ring: the actor's slots.
+        board: the weights.
+    """
+
+    environment: EnvironmentSettings
+    spec: Spec
+    agent: dict[str, Any]
+    share: range
+    num_envs: int
+    slots: int
+    fragment_length: int
+    env_seed: int
+    seed: int
+    episode: list[int]
+    acted: dict[str, Tensor]
+    ring: SharedBlock
+    board: SharedBlock
+
+
+def act_for_learner(channel: Channel, work: ActorWork) -> None:
+    """Fill every slot that is free with a fragment, until the learner hangs up."""
+    if threading.current_thread() is threading.main_thread():
+        with suppress(OSError):
+            os.nice(_NICE)
+    agent: Agent = build_part("agent", work.agent, "agent", spec=work.spec).value
+    agent.requires_grad_(False)
+    board = WeightBoard(agent.policy, work.board)
+    first, count = work.share.start, len(work.share)
+    ids = torch.arange(first, first + count)
+    state = agent.initial_state(count)
+    slots = [
+        Slot(work.spec, work.fragment_length, ids, work.acted, state, work.ring.zeros)
+        for _ in range(work.slots)
+    ]
+    envs = SerialEnvs(work.environment.factory(), count, work.env_seed, first)
+    actor = Actor(
+        agent, envs, work.fragment_length, work.seed, first_env=first, num_envs=work.num_envs
+    )
+    actor.load_state_dict(
+        {"step": 0, "rng": actor.ctx.rng.get_state(), "envs.episode": work.episode},
+        restore_environments=False,
+    )
+    version = -2
+    try:
+        while True:
+            begin = perf_counter()
+            message = channel.receive()
+            waited = perf_counter() - begin
+            slot = slots[message.value]
+            version = board.fetch(version)
+            actor.publish(agent.policy, version)
+            actor.fragment, actor.ctx.step = slot.fragment, message.step
+            actor.collect()
+            report = actor.report()
+            slot.version[0] = version
+            slot.seconds[:] = report.seconds["env"], report.seconds["act"], waited
+            slot.episode[:] = envs.episode
+            slot.write_episodes(report.episodes)
+            channel.send(FILLED, message.value)
+    finally:
+        actor.close()

@@ -1,0 +1,95 @@
+"""Short messages between the run and a worker; nothing in them is pickled."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+
+_HEADER = struct.Struct("<cqqI")
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side says to the other.
+
+    Args:
+        kind: one byte, see the users of channels.
+        value: a number, such as that of a slot.
+        step: a count of environment steps.
+        text: a traceback, mostly empty.
+    """
+
+    kind: bytes
+    value: int = 0
+    step: int = 0
+    text: str = ""
+
+
+class ChannelClosedError(Exception):
+    """The other side is gone; the operating system says so even if it was killed."""
+
+
+class Channel:
+    """One end of a two-way connection.
+
+    Args:
+        end: a connected stream socket.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+
+    @staticmethod
+    def pair() -> tuple[Channel, Channel]:
+        """Two connected ends; one of them is handed to a worker while it is being started."""
+        one, other = socket.socketpair()
+        return Channel(one), Channel(other)
+
+    def send(self, kind: bytes, value: int = 0, step: int = 0, text: str = "") -> None:
+        """Send a message.
+
+        Raises:
+            ChannelClosedError: the other side is gone.
+        """
+        data = text.encode()
+        try:
+            self.socket.sendall(_HEADER.pack(kind, value, step, len(data)) + data)
+        except OSError as error:
+            raise ChannelClosedError from error
+
+    def receive(self, timeout: float | None = None) -> Message:
+        """The next message.
+
+        Args:
+            timeout: seconds to wait at most; ``None`` waits for ever.
+
+        Raises:
+            ChannelClosedError: the other side is gone.
+            TimeoutError: nothing came in time.
+        """
+        self.socket.settimeout(timeout)
+        kind, value, step, length = _HEADER.unpack(self._exactly(_HEADER.size))
+        return Message(kind, value, step, self._exactly(length).decode() if length else "")
+
+    def close(self) -> None:
+        """Hang up."""
+        self.socket.close()
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self.socket.fileno()
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            try:
+                piece = self.socket.recv(count - len(data))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise ChannelClosedError from error
+            if not piece:
+                raise ChannelClosedError
+            data += piece
+        return data

@@ -1,0 +1,240 @@
+"""Environments spread over workers that step together: the source of the `sync` mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from coach.core.batch import map_tree
+from coach.core.errors import CoachError
+from coach.core.layout import Zeros, action_layout, assign, named_leaves
+from coach.core.source import Episode
+from coach.core.spec import Spec
+from coach.environments.arrays import EnvArrays
+from coach.environments.history import History, share
+from coach.environments.making import EnvironmentSettings
+from coach.environments.serial import SerialEnvs, spread
+from coach.environments.vector import Step
+from coach.runners.channel import Channel, ChannelClosedError
+from coach.runners.shared import SharedBlock
+from coach.runners.shared import share as share_memory
+from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind
+from numpy.typing import NDArray
+
+STEP, DONE = b"s", b"d"
+
+
+class LockstepEnvs:
+    """``num_envs`` environments in ``workers`` processes or threads; see `VectorEnv`.
+
+    Actions and outcomes are shared arrays; a byte each way says whose turn it is. A worker that
+    fails is started again with fresh episodes: its environments then report a step that was cut
+    off where it began, with reward 0.
+
+    Args:
+        environment: settings of one environment.
+        spec: of one environment.
+        num_envs: how many, over all workers.
+        workers: how many.
+        kind: process or thread.
+        seed: of the run; episodes derive theirs from it.
+        tolerance: how many failures are put up with.
+        timeout: seconds after which a silent worker counts as hung.
+        plugins: imported by worker processes.
+    """
+
+    def __init__(
+        self,
+        environment: EnvironmentSettings,
+        spec: Spec,
+        num_envs: int,
+        workers: int,
+        kind: WorkerKind,
+        seed: int,
+        tolerance: Tolerance,
+        timeout: float = 60.0,
+        plugins: list[str] | None = None,
+    ) -> None:
+        self.spec, self.num_envs = spec, num_envs
+        self.environment, self.seed, self.timeout = environment, seed, timeout
+        self.tolerance = tolerance
+        self.shares = spread(num_envs, workers)
+        self.workers = [Worker(n, kind, serve_envs, plugins or []) for n in range(workers)]
+        self._block = share_memory(lambda zeros: _Arrays.allocate(spec, num_envs, zeros))
+        self._arrays = _Arrays.allocate(spec, num_envs, self._block.again().zeros)
+        self._before = EnvArrays.allocate(spec, num_envs).obs
+        self._history = History(num_envs, seed)
+
+    def reset(self) -> Any:
+        """Begin an episode in every environment; returns the observations."""
+        for i in range(self.num_envs):
+            self._history.begin(i)
+        self._start({"episode": [number - 1 for number in self._history.episode]}, repeat=False)
+        return self._arrays.envs.obs
+
+    def step(self, action: NDArray[Any]) -> Step:
+        """Take one action per environment."""
+        arrays, history = self._arrays.envs, self._history
+        action = action.copy()  # the history keeps its rows
+        self._arrays.action[...] = action
+        assign(self._before, ..., arrays.obs)
+        failures: dict[Worker, str] = {}
+        for worker in self.workers:
+            try:
+                worker.channel.send(STEP)
+            except ChannelClosedError:
+                failures[worker] = ""
+        for worker in self.workers:
+            failure = self._wait(worker, self.timeout)
+            if failure is not None:
+                failures[worker] = failure
+        for i in range(self.num_envs):
+            history.record(i, action[i])
+        lost = [self._recover(worker, failure) for worker, failure in failures.items()]
+        episodes = []
+        for i in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
+            if not any(i in share for share in lost):
+                length = len(history.actions[i])
+                episodes.append(Episode(i, float(arrays.value[i]), length))
+                history.begin(i)
+        return Step(
+            arrays.obs,
+            arrays.reward,
+            arrays.terminated,
+            arrays.truncated,
+            arrays.next_obs,
+            episodes,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history of unfinished episodes, and the observations they have come to."""
+        leaves = named_leaves(self._arrays.envs.obs, "obs").items()
+        return self._history.state_dict() | {k: torch.from_numpy(v.copy()) for k, v in leaves}
+
+    def load_state_dict(self, state: dict[str, Any], repeat: bool = True) -> Any:
+        """Repeat every unfinished episode, or begin the next ones; returns the observations.
+
+        Raises:
+            CoachError: an environment did not come back to the same observation.
+        """
+        if repeat:
+            self._history.load_state_dict(state)
+        else:
+            self._history.episode = [number + 1 for number in state["episode"]]
+        self._start(state, repeat)
+        return self._arrays.envs.obs
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self.workers:
+            worker.stop()
+
+    def _start(self, state: dict[str, Any], repeat: bool) -> None:
+        for worker, part in zip(self.workers, self.shares):
+            self._start_one(worker, part, state, repeat)
+        for worker in self.workers:
+            failure = self._wait(worker, START_SECONDS)
+            if failure is not None:
+                raise CoachError(f"Worker {worker.number} did not start: {failure}")
+
+    def _start_one(self, worker: Worker, part: range, state: dict[str, Any], repeat: bool) -> None:
+        mine = share(state, part.start, part.stop)
+        leaves = named_leaves(map_tree(lambda a: a, self._arrays.envs.obs), "obs")
+        mine |= {k: state[k][part.start : part.stop] for k in leaves if repeat and k in state}
+        setup = EnvWork(
+            self.environment,
+            self.spec,
+            self.seed,
+            part,
+            self.num_envs,
+            mine,
+            repeat,
+            self._block.again(),
+        )
+        worker.start(setup)
+
+    def _wait(self, worker: Worker, timeout: float) -> str | None:
+        """Wait until a worker is done; in words what went wrong, if something did."""
+        try:
+            message = worker.channel.receive(timeout)
+        except ChannelClosedError:
+            return worker.death()
+        except TimeoutError:
+            return f"it has not answered for {timeout:g} s (run.worker_timeout)"
+        return message.text if message.kind == FAILED else None
+
+    def _recover(self, worker: Worker, failure: str) -> range:
+        """Start a failed worker anew, with a step that was cut off; returns its environments."""
+        part = self.shares[worker.number]
+        while True:
+            self.tolerance.restart(worker, failure)
+            for i in part:
+                self._history.begin(i)
+            fresh = [number - 1 for number in self._history.episode]
+            self._start_one(worker, part, {"episode": fresh}, repeat=False)
+            again = self._wait(worker, START_SECONDS)
+            if again is None:
+                break
+            failure = again
+        arrays = self._arrays.envs
+        mine = slice(part.start, part.stop)
+        assign(arrays.next_obs, mine, map_tree(lambda a: a[mine], self._before))
+        arrays.reward[mine], arrays.terminated[mine], arrays.truncated[mine] = 0.0, False, True
+        return part
+
+
+@dataclass
+class EnvWork:
+    """What a worker needs to host its share of the environments.
+
+    Args:
+        environment: settings of one.
+        spec: of one.
+        seed: of the run.
+        share: global ids of the worker's environments.
+        num_envs: environments over all workers.
+        state: where to go on; episode numbers at least.
+        repeat: bring unfinished episodes back rather than begin the next ones.
+        block: actions and outcomes of all environments.
+    """
+
+    environment: EnvironmentSettings
+    spec: Spec
+    seed: int
+    share: range
+    num_envs: int
+    state: dict[str, Any]
+    repeat: bool
+    block: SharedBlock
+
+
+@dataclass
+class _Arrays:
+    action: NDArray[Any]
+    envs: EnvArrays
+
+    @staticmethod
+    def allocate(spec: Spec, num_envs: int, zeros: Zeros) -> _Arrays:
+        shape, dtype = action_layout(spec.action)
+        action = zeros((num_envs, *shape), dtype).numpy()
+        return _Arrays(action, EnvArrays.allocate(spec, num_envs, zeros))
+
+
+def serve_envs(channel: Channel, work: EnvWork) -> None:
+    """What a worker does: step its environments whenever it is told to."""
+    begin, end = work.share.start, work.share.stop
+    arrays = _Arrays.allocate(work.spec, work.num_envs, work.block.zeros)
+    envs = SerialEnvs(
+        work.environment.factory(), end - begin, work.seed, begin, arrays.envs.rows(begin, end)
+    )
+    try:
+        envs.load_state_dict(work.state, work.repeat)
+        channel.send(DONE)
+        while True:
+            channel.receive()
+            envs.step(arrays.action[begin:end])
+            channel.send(DONE)
+    finally:
+        envs.close()

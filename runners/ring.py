@@ -1,0 +1,347 @@
+"""Fragments of many actors in shared memory: the source of the `async` mode.
+
+Every actor owns a few slots, allocated once, and fills whichever is free; only slot numbers
+travel. The learner takes filled slots in the order in which they come and hands each back when it
+has published the weights that were learned from it. So an actor is never further ahead than its
+slots, the learner never waits for a particular actor, and one actor with one slot runs in
+lockstep with the learner, which is the `single` mode in two processes.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections import deque
+from dataclasses import dataclass, replace
+from functools import partial
+from time import monotonic, perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from coach.core.agent import Agent
+from coach.core.batch import Batch, map_tree
+from coach.core.context import Context
+from coach.core.layout import Zeros, allocate, observation_layout
+from coach.core.source import Report
+from coach.core.spec import Spec
+from coach.environments.making import EnvironmentSettings
+from coach.environments.serial import spread
+from coach.runners.actor_process import FILLED, FREE, ActorWork, act_for_learner
+from coach.runners.board import WeightBoard
+from coach.runners.channel import ChannelClosedError, Message
+from coach.runners.clock import Clock, InterruptedRunError
+from coach.runners.shared import share
+from coach.runners.slot import Slot
+from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Actors:
+    """What all actors have in common.
+
+    Args:
+        environment: settings of one environment.
+        spec: of one environment.
+        agent: plain settings of the agent.
+        num_envs: environments, over all actors.
+        workers: actors.
+        slots: fragments that each may be ahead of the learner; 1 is lockstep.
+        fragment_length: steps per fragment.
+        kind: process or thread.
+        seeds: of the environments and of each actor's random stream.
+        timeout: seconds after which a silent actor counts as hung.
+        plugins: imported by actor processes.
+    """
+
+    environment: EnvironmentSettings
+    spec: Spec
+    agent: dict[str, Any]
+    num_envs: int
+    workers: int
+    slots: int
+    fragment_length: int
+    kind: WorkerKind
+    seeds: tuple[int, list[int]]
+    timeout: float
+    plugins: list[str]
+
+
+class RingSource:
+    """Takes fragments from free-running actors; see `coach.core.source.Source`.
+
+    Args:
+        actors: what they are.
+        agent: the learner's; its policy is published.
+        tolerance: how many failures are put up with.
+        clock: of the run; nobody waits for fragments once it is to stop.
+    """
+
+    def __init__(self, actors: Actors, agent: Agent, tolerance: Tolerance, clock: Clock) -> None:
+        self.actors, self.agent, self.tolerance, self.clock = actors, agent, tolerance, clock
+        self.shares = spread(actors.num_envs, actors.workers)
+        self.workers = [
+            Worker(n, actors.kind, act_for_learner, actors.plugins) for n in range(actors.workers)
+        ]
+        self.board = WeightBoard(agent.policy)
+        self.version = 0
+        self.board.publish(0)
+        self.env_steps = 0
+        self.discarded = 0
+        self.episode = [-1] * actors.num_envs
+        self._acted = _example(agent, actors.spec)
+        self._blocks = [share(partial(self._slots, s)) for s in self.shares]
+        self._slots_of = [
+            self._slots(s, b.again().zeros) for s, b in zip(self.shares, self._blocks)
+        ]
+        self._filled: deque[tuple[int, int]] = deque()  # (worker, slot), oldest first
+        self._taken: tuple[int, int] | None = None
+        self._selector = selectors.DefaultSelector()
+        self._heard = [0.0] * actors.workers  # when each worker last said something
+        self._owes = [0] * actors.workers  # slots that each worker has to fill
+        self._starting = [True] * actors.workers
+        self._running = False
+        self._report = Report()
+        self._tally = Tally(actors.workers)
+
+    def collect(self) -> Batch:
+        """The oldest filled fragment; its tensors are valid until the next `publish`."""
+        if not self._running:
+            self._running = True
+            for worker in self.workers:
+                self._start(worker)
+        begin = perf_counter()
+        while True:
+            while not self._filled:
+                self._listen(timeout=0.5)
+                if self.clock.stop and not self._filled:
+                    raise InterruptedRunError
+            self._listen(timeout=0.0)
+            number, which = self._filled.popleft()
+            slot = self._slots_of[number][which]
+            self._taken = (number, which)
+            lag = self.version - int(slot.version[0])
+            limit = self.agent.max_policy_lag
+            if limit is None or lag <= limit:
+                break
+            self.discarded += 1
+            self._hand_back()
+        waited = perf_counter() - begin
+        self._tally.note(number, slot, lag, waited, len(self._filled))
+        batch = replace(slot.fragment.batch, version=int(slot.version[0]))
+        self.env_steps += batch.steps
+        self._report.episodes += slot.read_episodes()
+        for i, episode in zip(self.shares[number], slot.episode.tolist()):
+            self.episode[i] = episode
+        return batch
+
+    def publish(self, policy: nn.Module, version: int) -> None:
+        """Let actors use new weights, and the taken slot."""
+        if version != self.version:
+            self.board.publish(version)
+            self.version = version
+        self._hand_back()
+
+    def report(self) -> Report:
+        """Episodes and timings since the last call."""
+        report, self._report = self._report, Report()
+        report.seconds = self._tally.take_waiting()
+        return report
+
+    def monitor(self) -> dict[str, float]:
+        """Per worker: speed, lag, queue, restarts, waiting; since the last call."""
+        scalars = self._tally.take()
+        scalars["actors/restarts"] = self.tolerance.restarts
+        if self.discarded:
+            scalars["actors/discarded_fragments"] = self.discarded
+        return scalars
+
+    def advice(self) -> str:
+        """Whether the learner or the actors hold the run up."""
+        return self._tally.advice
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps taken and the number of every environment's episode; fragments in flight go."""
+        return {"step": self.env_steps, "episode": list(self.episode)}
+
+    def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
+        """Continue from `state_dict`, with fresh episodes."""
+        self.env_steps = state["step"]
+        # A checkpoint of another mode counts episodes too; its unfinished ones are given up.
+        self.episode = list(state["episode" if "episode" in state else "envs.episode"])
+
+    def close(self) -> None:
+        """End the actors."""
+        for worker in self.workers:
+            if self._running:
+                worker.stop()
+        self._selector.close()
+
+    def _slots(self, part: range, zeros: Zeros) -> list[Slot]:
+        ids = torch.arange(part.start, part.stop)
+        count = len(part)
+        acted = {n: t.new_empty(count, *t.shape[1:]) for n, t in self._acted.items()}
+        state = self.agent.initial_state(count)
+        return [
+            Slot(self.actors.spec, self.actors.fragment_length, ids, acted, state, zeros)
+            for _ in range(self.actors.slots)
+        ]
+
+    def _start(self, worker: Worker) -> None:
+        number = worker.number
+        part = self.shares[number]
+        actors = self.actors
+        seeds = actors.seeds
+        work = ActorWork(
+            actors.environment,
+            actors.spec,
+            actors.agent,
+            part,
+            actors.num_envs,
+            actors.slots,
+            actors.fragment_length,
+            seeds[0],
+            # Streams of restarted and resumed actors begin anew, elsewhere.
+            seeds[1][number] + self.env_steps + self.tolerance.restarts,
+            [self.episode[i] for i in part],
+            {n: t.new_empty(len(part), *t.shape[1:]) for n, t in self._acted.items()},
+            self._blocks[number].again(),
+            self.board.block.again(),
+        )
+        worker.start(work)
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        self._heard[number], self._starting[number] = monotonic(), True
+        self._owes[number] = 0
+        for which in range(actors.slots):
+            if (number, which) not in self._filled and self._taken != (number, which):
+                self._send_free(number, which)
+
+    def _send_free(self, number: int, which: int) -> None:
+        if not self._owes[number]:
+            self._heard[number] = monotonic()
+        self._owes[number] += 1
+        try:
+            self.workers[number].channel.send(FREE, which, self.env_steps)
+        except ChannelClosedError:
+            return  # noticed and mended where the learner listens
+
+    def _hand_back(self) -> None:
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            self._send_free(*taken)
+
+    def _listen(self, timeout: float) -> None:
+        """Take in what actors say; mend those that have failed."""
+        for key, _ in self._selector.select(timeout):
+            worker: Worker = key.data
+            try:
+                self._take(worker, worker.channel.receive(self.actors.timeout))
+            except ChannelClosedError:
+                self._restart(worker, worker.death())
+            except TimeoutError:
+                self._restart(worker, "it broke off in the middle of a message")
+        if timeout:
+            self._find_hung()
+
+    def _take(self, worker: Worker, message: Message) -> None:
+        if message.kind == FAILED:
+            self._restart(worker, message.text)
+            return
+        assert message.kind == FILLED
+        number = worker.number
+        self._heard[number], self._starting[number] = monotonic(), False
+        self._owes[number] -= 1
+        self._filled.append((number, message.value))
+
+    def _find_hung(self) -> None:
+        now = monotonic()
+        for worker in self.workers:
+            number = worker.number
+            limit = START_SECONDS if self._starting[number] else self.actors.timeout
+            if self._owes[number] and now - self._heard[number] > limit:
+                self._restart(
+                    worker, f"it has delivered nothing for {limit:g} s (run.worker_timeout)"
+                )
+
+    def _restart(self, worker: Worker, failure: str) -> None:
+        self._selector.unregister(worker.channel)
+        self.tolerance.restart(worker, failure)
+        self._start(worker)
+
+
+class Tally:
+    """What actors did since it was last asked for.
+
+    Args:
+        workers: number of actors.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._clear()
+        self._learner_waited = 0.0
+        self.advice = ""
+
+    def note(self, number: int, slot: Slot, lag: int, waited: float, queued: int) -> None:
+        """Take in a fragment."""
+        self._steps[number] += slot.fragment.batch.steps
+        self._seconds[number] += slot.seconds
+        self._lags[number].append(lag)
+        self._queued.append(queued)
+        self._learner_waited += waited
+        self._waited += waited
+
+    def take_waiting(self) -> dict[str, float]:
+        """Seconds that the learner waited for data."""
+        waited, self._learner_waited = self._learner_waited, 0.0
+        return {"wait": waited}
+
+    def take(self) -> dict[str, float]:
+        """Scalars by tag."""
+        wall = max(perf_counter() - self._begin, 1e-9)
+        lags = [lag for of_worker in self._lags for lag in of_worker]
+        scalars = {
+            "actors/policy_lag": float(np.mean(lags)) if lags else 0.0,
+            "actors/policy_lag_max": float(max(lags, default=0)),
+            "actors/queued_fragments": float(np.mean(self._queued)) if self._queued else 0.0,
+            "actors/learner_waits": self._waited / wall,
+        }
+        for number in range(self.workers):
+            env, act, wait = self._seconds[number].tolist()
+            busy = max(env + act + wait, 1e-9)
+            tag = f"actor_{number}"
+            scalars[f"{tag}/env_steps_per_s"] = self._steps[number] / wall
+            scalars[f"{tag}/waits_for_slot"] = wait / busy
+            if self._lags[number]:
+                scalars[f"{tag}/policy_lag"] = float(np.mean(self._lags[number]))
+        actors_wait = float(self._seconds[:, 2].sum() / max(self._seconds.sum(), 1e-9))
+        self.advice = _advice(self._waited / wall, actors_wait)
+        self._clear()
+        return scalars
+
+    def _clear(self) -> None:
+        self._begin = perf_counter()
+        self._steps = [0] * self.workers
+        self._seconds = np.zeros((self.workers, 3))
+        self._lags: list[list[int]] = [[] for _ in range(self.workers)]
+        self._queued: list[int] = []
+        self._waited = 0.0
+
+
+def _advice(learner_waits: float, actors_wait: float) -> str:
+    if learner_waits < 0.1 and actors_wait > 0.3:
+        return "learner-bound: more workers will not help"
+    if learner_waits > 0.3 and actors_wait < 0.1:
+        return "actor-bound: more workers help as long as there are free CPUs"
+    return "balanced: actors and learner wait little for each other"
+
+
+def _example(agent: Agent, spec: Spec) -> dict[str, Tensor]:
+    """What the agent records with an action, for one environment."""
+    device = next(agent.policy.parameters()).device
+    obs = allocate(observation_layout(spec.observation), 1)
+    ctx = Context(0, torch.Generator(device).manual_seed(0), torch.arange(1), num_envs=1)
+    state = agent.initial_state(1)
+    with torch.inference_mode():
+        acted = agent.act(map_tree(lambda t: t.to(device), obs), state, ctx)
+    return {name: torch.empty(t.shape, dtype=t.dtype) for name, t in acted.extras.items()}

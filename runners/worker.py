@@ -1,0 +1,167 @@
+"""Starting, watching and ending the processes or threads that work for a run."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any, Literal, TypeAlias
+
+import torch
+from coach.core.errors import CoachError
+from coach.core.registry import load_plugin
+from coach.runners.channel import Channel, ChannelClosedError
+
+WorkerKind: TypeAlias = Literal["process", "thread"]
+#: What a worker runs: it gets its end of the channel and its arguments.
+Target: TypeAlias = Callable[..., None]
+
+FAILED = b"!"  # kind of the message that brings a traceback
+START_SECONDS = 300.0  # importing and making environments may take long on a loaded machine
+_STOP_SECONDS = 5.0
+
+
+class WorkerError(CoachError):
+    """Workers failed more often than the run tolerates."""
+
+
+class Worker:
+    """One process or thread that serves the run over a channel.
+
+    Args:
+        number: which of the workers it is.
+        kind: process or thread.
+        target: called with the channel and ``args``.
+        plugins: imported first.
+    """
+
+    def __init__(self, number: int, kind: WorkerKind, target: Target, plugins: list[str]) -> None:
+        self.number, self.kind, self.target, self.plugins = number, kind, target, plugins
+        self.channel: Channel
+        self._process: Any = None
+
+    def start(self, *args: Any) -> None:
+        """Start (again); ``args`` are the only objects that are ever pickled."""
+        self.channel, theirs = Channel.pair()
+        if self.kind == "thread":
+            self._process = threading.Thread(
+                target=_serve, args=(self.target, theirs, args), daemon=True
+            )
+            self._process.start()
+            return
+        self._process = _context().Process(
+            target=_serve_process, args=(self.plugins, self.target, theirs, args), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, or ``None`` for a thread."""
+        return getattr(self._process, "pid", None)
+
+    def death(self) -> str:
+        """In words, how a worker ended that hung up without a traceback."""
+        if self.kind == "thread":
+            return "its thread ended"
+        self._process.join(_STOP_SECONDS)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            return f"it was killed by {signal.Signals(-code).name}"
+        return f"it ended with exit code {code}"
+
+    def kill(self) -> None:
+        """End it at once; a thread can only be hung up on."""
+        self.channel.close()
+        if self.kind == "process" and self._process is not None:
+            self._process.kill()
+            self._process.join(_STOP_SECONDS)
+
+    def stop(self) -> None:
+        """Hang up, which ends it; kill it if that takes too long."""
+        if self._process is None:
+            return
+        self.channel.close()
+        self._process.join(_STOP_SECONDS)
+        if self._process.is_alive():
+            self.kill()
+
+
+class Tolerance:
+    """How many failures of workers a run puts up with.
+
+    Args:
+        most: restarts in all.
+        say: told about each failure.
+    """
+
+    def __init__(self, most: int, say: Callable[[str], None]) -> None:
+        self.most, self.say, self.restarts = most, say, 0
+
+    def restart(self, worker: Worker, failure: str) -> None:
+        """Report a failure; the caller then starts the worker again.
+
+        Raises:
+            WorkerError: it was one too many.
+        """
+        worker.kill()
+        failure = failure.strip()
+        if self.restarts >= self.most:
+            raise WorkerError(
+                f"Worker {worker.number} failed, and {self.most} restarts are used up: {failure}",
+                "Mend what fails, or raise run.max_restarts; a checkpoint was written, so continue "
+                "with --resume.",
+            )
+        self.restarts += 1
+        self.say(
+            f"Worker {worker.number} failed and is restarted with fresh episodes "
+            f"({self.restarts} of at most {self.most} restarts): {failure}"
+        )
+
+
+def _serve(target: Target, channel: Channel, args: tuple[Any, ...]) -> None:
+    try:
+        target(channel, *args)
+    except ChannelClosedError:
+        return  # the run is over, or gone
+    except BaseException as error:
+        with suppress(ChannelClosedError):
+            clear = isinstance(error, CoachError)
+            channel.send(FAILED, text=str(error) if clear else traceback.format_exc())
+    finally:
+        channel.close()
+
+
+def _serve_process(
+    plugins: list[str], target: Target, channel: Channel, args: tuple[Any, ...]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides when it ends
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_parent()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    for plugin in plugins:
+        load_plugin(plugin)
+    _serve(target, channel, args)
+
+
+def _die_with_parent() -> None:
+    """Have the system end this process with its parent, even while an environment hangs."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Forked from a clean server that has imported torch once; spawned where there is none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["coach.runners.worker", "coach.runners.experiment"])
+    return context
