@@ -51,6 +51,16 @@ def rebuild(like: Any, flat: dict[str, Any], prefix: str = "") -> Any:
 _OF_THE_WHOLE = ("version", "env_ids", "state", "length")  # fields without an entry per step
 
 
+def select(rows: Tensor, tree: Any, other: Any) -> Any:
+    """``tree`` in the rows ``[N]`` that are true, ``other`` elsewhere."""
+
+    def choose(one: Tensor, two: Tensor) -> Tensor:
+        mask = rows.to(one.device).view(-1, *(1,) * (one.dim() - 1))
+        return torch.where(mask, one, two)
+
+    return map_tree(choose, tree, other)
+
+
 @dataclass
 class Batch:
     """Transitions. A *fragment* is time-major ``[T, N]``, a *minibatch* ``[B]`` or ``[T, B]``.

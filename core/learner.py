@@ -13,6 +13,7 @@ from coach.core.batch import Batch
 from coach.core.errors import SettingError, nearest
 from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
+from coach.core.state import prefixed, under
 from torch import Tensor
 
 #: Metrics are computed for one in so many updates: they cost a tenth of an update of a small
@@ -115,23 +116,18 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimisers, version and random stream, as tensors and JSON values."""
         state: dict[str, Any] = {"version": self.version, "rng": self.agent.rng.get_state()}
-        state |= {f"agent.{name}": value for name, value in self.agent.state_dict().items()}
+        state |= prefixed("agent.", self.agent.state_dict())
         for name, stepper in self.steppers.items():
-            for key, value in stepper.state_dict().items():
-                state[f"optimizer.{name}.{key}"] = value
+            state |= prefixed(f"optimizer.{name}.", stepper.state_dict())
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.version = state["version"]
         self.agent.rng.set_state(state["rng"].cpu())
-        prefix = "agent."
-        weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-        self.agent.load_state_dict(weights)
+        self.agent.load_state_dict(under("agent.", state))
         for name, stepper in self.steppers.items():
-            prefix = f"optimizer.{name}."
-            slots = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-            stepper.load_state_dict(slots)
+            stepper.load_state_dict(under(f"optimizer.{name}.", state))
 
     def _descend(self, goal: Objective, value: Tensor, env_steps: int) -> dict[str, Tensor]:
         names = self.trained[goal.name]

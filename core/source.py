@@ -51,9 +51,11 @@ class Source(Protocol):
 
     def monitor(self) -> dict[str, float]:
         """Scalars about workers since the last call; empty where there are none."""
+        return {}
 
     def advice(self) -> str:
         """In a sentence, what holds the run up, if that is worth saying."""
+        return ""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue as if never interrupted."""

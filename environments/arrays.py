@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from coach.core.batch import map_tree
 from coach.core.layout import Zeros, allocate, as_numpy, observation_layout, zeros
+from coach.core.source import Episode
 from coach.core.spec import Spec
+from coach.environments.vector import Step
 from numpy.typing import NDArray
 
 
@@ -43,6 +45,10 @@ class EnvArrays:
             as_numpy(allocate(layout, num_envs, zeros=zeros)),
             *(zeros((num_envs,), dtype).numpy() for dtype in scalars),
         )
+
+    def step(self, episodes: list[Episode]) -> Step:
+        """What is in them, as the outcome of a step."""
+        return Step(self.obs, self.reward, self.terminated, self.truncated, self.next_obs, episodes)
 
     def rows(self, begin: int, end: int) -> EnvArrays:
         """The arrays of some of the environments, sharing memory."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from coach.core.layout import assign, named_leaves
 from coach.core.source import Episode
@@ -77,14 +75,7 @@ class SerialEnvs:
             length = len(self._history.actions[i])
             episodes.append(Episode(self.first_env + i, value[i], length))
             self._begin(i)
-        return Step(
-            arrays.obs,
-            arrays.reward,
-            arrays.terminated,
-            arrays.truncated,
-            arrays.next_obs,
-            episodes,
-        )
+        return arrays.step(episodes)
 
     def state_dict(self) -> dict[str, Any]:
         """The history of unfinished episodes, and the observations they have come to."""
@@ -125,9 +116,3 @@ class SerialEnvs:
             self._value[i] += float(reward)
             self._history.record(i, action)
             assign(self.arrays.obs, i, obs)
-
-
-def spread(num_envs: int, workers: int) -> list[range]:
-    """Environments ``0 .. num_envs`` in ``workers`` consecutive shares of about the same size."""
-    edges = np.linspace(0, num_envs, workers + 1).round().astype(int).tolist()
-    return [range(begin, end) for begin, end in pairwise(edges)]

@@ -12,6 +12,7 @@ from coach.core.memory import Memory, Prepare
 from coach.core.registry import register
 from coach.core.schema import Count, CountOrZero, Fraction, Positive
 from coach.core.spec import Spec
+from coach.core.state import prefixed, under
 from coach.memories import journal
 from coach.memories.sampler import Sampler
 from coach.memories.samplers.uniform import Uniform
@@ -93,15 +94,15 @@ class Replay(Memory):
             "env_steps": self.env_steps,
             "updates": self.updates,
             "rng": self.rng.get_state(),
-            **{f"stripes.{k}": v for k, v in journal.state_dict(self.stripes).items()},
-            **{f"sampler.{k}": v for k, v in self.sampler.state_dict().items()},
+            **prefixed("stripes.", journal.state_dict(self.stripes)),
+            **prefixed("sampler.", self.sampler.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps, self.updates = state["env_steps"], state["updates"]
         self.rng.set_state(state["rng"])
-        journal.load_state_dict(self.stripes, _under("stripes.", state))
-        self.sampler.load_state_dict(_under("sampler.", state))
+        journal.load_state_dict(self.stripes, under("stripes.", state))
+        self.sampler.load_state_dict(under("sampler.", state))
 
     def pending_bytes(self, saved: list[int]) -> int:
         new = int(self.stripes.written.sum()) - sum(saved)
@@ -120,7 +121,3 @@ class Replay(Memory):
     def _due(self) -> int:
         # The small term absorbs rounding in ratios such as 0.1, which have no exact float.
         return int((self.env_steps - self.warmup) * self.updates_per_step + 1e-6)
-
-
-def _under(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
-    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 from coach.core.agent import Agent
-from coach.core.batch import Batch, State, leaves, map_tree, rebuild
+from coach.core.batch import Batch, State, leaves, map_tree, rebuild, select
 from coach.core.context import Context
-from coach.core.source import Report
+from coach.core.source import Report, Source
+from coach.core.state import prefixed, under
 from coach.environments.vector import VectorEnv
 from coach.runners.fragment import FragmentBuffer
 from torch import nn
 
 
-class Actor:
+class Actor(Source):
     """Runs ``agent.act`` on ``N`` environments and stacks what happens into fragments.
 
     Args:
@@ -68,15 +69,15 @@ class Actor:
             step = self.envs.step(action)
             ended = fragment.finish(t, step, chosen.extras)
             if chosen.state is not None:
-                self.state = self._restart(chosen.state, ended)
+                fresh = self.agent.initial_state(self.envs.num_envs)
+                self.state = select(torch.from_numpy(ended), fresh, chosen.state)
             self._report.episodes += step.episodes
             self._observe(step.obs)
             self.ctx.step += self.ctx.num_envs
             act_time += acted - begin
             env_time += perf_counter() - acted
-        seconds = self._report.seconds
-        seconds["act"] = seconds.get("act", 0.0) + act_time
-        seconds["env"] = seconds.get("env", 0.0) + env_time
+        for name, spent in (("act", act_time), ("env", env_time)):
+            self._report.seconds[name] = self._report.seconds.get(name, 0.0) + spent
         fragment.batch.version = self.version
         return fragment.batch
 
@@ -89,30 +90,22 @@ class Actor:
         report, self._report = self._report, Report()
         return report
 
-    def monitor(self) -> dict[str, float]:
-        """There are no workers to tell of."""
-        return {}
-
-    def advice(self) -> str:
-        """Nothing holds the run up that more workers could mend."""
-        return ""
-
     def state_dict(self) -> dict[str, Any]:
         """Step, random stream, recurrent state and environments."""
         state: dict[str, Any] = {"step": self.ctx.step, "rng": self.ctx.rng.get_state()}
         if self._obs is not None:
-            state |= {f"envs.{k}": v for k, v in self.envs.state_dict().items()}
+            state |= prefixed("envs.", self.envs.state_dict())
         return state | {f"recurrent.{name}": leaf for name, leaf in leaves(self.state)}
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
         """Continue from `state_dict`; or, not restoring, with fresh episodes."""
         self.ctx.step = state["step"]
         self.ctx.rng.set_state(state["rng"])
-        envs = {k[5:]: v for k, v in state.items() if k.startswith("envs.")}
+        envs = under("envs.", state)
         if envs:
             self._observe(self.envs.load_state_dict(envs, restore_environments))
         if restore_environments:
-            saved = {k[10:]: v for k, v in state.items() if k.startswith("recurrent.")}
+            saved = under("recurrent.", state)
             self.state = rebuild(self.state, saved) if saved else self.state
 
     def close(self) -> None:
@@ -129,15 +122,3 @@ class Actor:
         self._obs = obs
         # Environments reuse their arrays, so on CPU this is a view made once.
         self._input = map_tree(lambda array: torch.from_numpy(array).to(self.device), obs)
-
-    def _restart(self, state: State, ended: Any) -> State:
-        if not ended.any():
-            return state
-        fresh = self.agent.initial_state(self.envs.num_envs)
-        mask = torch.from_numpy(ended)
-
-        def choose(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-            return torch.where(mask.view(-1, *(1,) * (old.dim() - 1)).to(old.device), new, old)
-
-        restarted: State = map_tree(choose, state, fresh)
-        return restarted

@@ -15,12 +15,12 @@ from coach.core.spec import Spec
 from coach.environments.arrays import EnvArrays
 from coach.environments.history import History, share
 from coach.environments.making import EnvironmentSettings
-from coach.environments.serial import SerialEnvs, spread
+from coach.environments.serial import SerialEnvs
 from coach.environments.vector import Step
 from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.shared import SharedBlock
 from coach.runners.shared import share as share_memory
-from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind
+from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind, spread
 from numpy.typing import NDArray
 
 STEP, DONE = b"s", b"d"
@@ -99,14 +99,7 @@ class LockstepEnvs:
                 length = len(history.actions[i])
                 episodes.append(Episode(i, float(arrays.value[i]), length))
                 history.begin(i)
-        return Step(
-            arrays.obs,
-            arrays.reward,
-            arrays.terminated,
-            arrays.truncated,
-            arrays.next_obs,
-            episodes,
-        )
+        return arrays.step(episodes)
 
     def state_dict(self) -> dict[str, Any]:
         """The history of unfinished episodes, and the observations they have come to."""

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 from coach.core.errors import CheckpointError, CoachError
 from coach.core.source import Episode
+from coach.core.state import under
 from coach.environments.making import EnvironmentSettings
 from coach.runners.checkpoint import load_latest, load_policy
 from coach.runners.evaluation import evaluate
@@ -48,8 +49,7 @@ def evaluate_run(
         weights, facts = load_policy(folder / "best")
     else:
         manifest, state = load_latest(folder, experiment.memory, warn)
-        prefix = "learner/agent."
-        weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        weights = under("learner/agent.", state)
         facts = {"env_steps": manifest["env_steps"]}
     try:
         agent.load_state_dict(weights)

@@ -22,17 +22,16 @@ from coach.core.agent import Agent
 from coach.core.batch import Batch, map_tree
 from coach.core.context import Context
 from coach.core.layout import Zeros, allocate, observation_layout
-from coach.core.source import Report
+from coach.core.source import Report, Source
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
-from coach.environments.serial import spread
 from coach.runners.actor_process import FILLED, FREE, ActorWork, act_for_learner
 from coach.runners.board import WeightBoard
 from coach.runners.channel import ChannelClosedError, Message
 from coach.runners.clock import Clock, InterruptedRunError
 from coach.runners.shared import share
 from coach.runners.slot import Slot
-from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind
+from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind, spread
 from torch import Tensor, nn
 
 
@@ -67,7 +66,7 @@ class Actors:
     plugins: list[str]
 
 
-class RingSource:
+class RingSource(Source):
     """Takes fragments from free-running actors; see `coach.core.source.Source`.
 
     Args:
@@ -86,6 +85,8 @@ class RingSource:
         self.board = WeightBoard(agent.policy)
         self.version = 0
         self.board.publish(0)
+        # Running statistics change without an update.
+        self._refreshed = any(True for _ in agent.policy.buffers())
         self.env_steps = 0
         self.discarded = 0
         self.episode = [-1] * actors.num_envs
@@ -137,7 +138,7 @@ class RingSource:
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Let actors use new weights, and the taken slot."""
-        if version != self.version:
+        if version != self.version or self._refreshed:
             self.board.publish(version)
             self.version = version
         self._hand_back()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from coach.core.source import Episode
+from coach.core.state import prefixed, under
 from coach.runners import folder as run_folder
 from coach.runners.checkpoint import Checkpointer, load_latest, save_policy
 from coach.runners.clock import Clock, InterruptedRunError
@@ -184,22 +185,18 @@ class Run:
             ("source", experiment.source),
             ("log", self.log),
         ):
-            state |= {f"{name}/{key}": value for key, value in owner.state_dict().items()}
+            state |= prefixed(f"{name}/", owner.state_dict())
         return state
 
     def _load(self, state: dict[str, Any]) -> None:
         experiment = self.experiment
-
-        def under(name: str) -> dict[str, Any]:
-            prefix = f"{name}/"
-            return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-
         self.best, self.last = state["best"], state["last"]
-        experiment.learner.load_state_dict(under("learner"))
-        experiment.memory.load_state_dict(under("memory"))
-        experiment.source.load_state_dict(under("source"), experiment.run.restore_environments)
+        experiment.learner.load_state_dict(under("learner/", state))
+        experiment.memory.load_state_dict(under("memory/", state))
+        source_state = under("source/", state)
+        experiment.source.load_state_dict(source_state, experiment.run.restore_environments)
         experiment.source.publish(experiment.agent.policy, experiment.learner.version)
-        self.log.load_state_dict(under("log"))
+        self.log.load_state_dict(under("log/", state))
 
     def _finish(self, seconds: float) -> None:
         results = {"env_steps": self.clock.env_steps, "seconds": seconds}

@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Literal, TypeAlias
 
@@ -25,6 +26,12 @@ Target: TypeAlias = Callable[..., None]
 FAILED = b"!"  # kind of the message that brings a traceback
 START_SECONDS = 300.0  # importing and making environments may take long on a loaded machine
 _STOP_SECONDS = 5.0
+
+
+def spread(num_envs: int, workers: int) -> list[range]:
+    """Environments ``0 .. num_envs`` in ``workers`` consecutive shares of about the same size."""
+    edges = [round(share * num_envs / workers) for share in range(workers + 1)]
+    return [range(begin, end) for begin, end in pairwise(edges)]
 
 
 class WorkerError(CoachError):

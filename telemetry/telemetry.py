@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
-import psutil
 from coach.core.batch import Batch
 from coach.core.learner import Learner
 from coach.core.memory import Memory
@@ -21,6 +19,7 @@ from coach.telemetry.console import LiveView
 from coach.telemetry.means import Means
 from coach.telemetry.table import Table
 from coach.telemetry.tensorboard import TensorBoard
+from coach.telemetry.timing import Timing
 from torch import Tensor
 
 
@@ -58,10 +57,8 @@ class Telemetry:
         self._episodes: list[Episode] = []
         self._episode_count = 0
         self._evaluation: dict[str, float] = {}
-        self._seconds: dict[str, float] = {}
         self._env_steps = 0
-        self._mark = (perf_counter(), 0, 0)  # time, env steps, updates at the last line
-        self._process = psutil.Process()
+        self._spent = Timing()
 
     def update(self, metrics: Mapping[str, Tensor]) -> None:
         """Note the metrics of one update; nothing is fetched yet."""
@@ -73,8 +70,7 @@ class Telemetry:
         """Note what a fragment brought; write a line if it is time."""
         self._episodes += report.episodes
         self._episode_count += len(report.episodes)
-        for name, seconds in {**report.seconds, "learn": learn_seconds}.items():
-            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        self._spent.add({**report.seconds, "learn": learn_seconds})
         before, self._env_steps = self._env_steps, env_steps
         if env_steps // self.log_every > before // self.log_every:
             self._write_line(env_steps, fragment)
@@ -110,7 +106,7 @@ class Telemetry:
         self._evaluation = state["evaluation"]
         self.progress.cut(state["columns"], state["rows"])
         self.timing.cut(*state["timing"])
-        self._mark = (perf_counter(), self._env_steps, self.learner.version)
+        self._spent = Timing(self._env_steps, self.learner.version)
 
     def close(self) -> None:
         """Flush everything."""
@@ -137,23 +133,10 @@ class Telemetry:
             "episodes": self._episode_count,
         }
         self.progress.add({**counts, **line, **self._evaluation})
-        timing = self._timing(env_steps)
+        timing = self._spent.take(env_steps, learner.version) | self.source.monitor()
         self.timing.add({"env_steps": env_steps, **timing})
         self.board.scalars({**line, **timing}, env_steps)
         if self.histograms:
             self.board.histograms(fragment.action, learner.agent.policy, env_steps)
         self.view.update(env_steps, line["episode/return"])
-        self._episodes, self._evaluation, self._seconds = [], {}, {}
-
-    def _timing(self, env_steps: int) -> dict[str, float | int | None]:
-        now = perf_counter()
-        before, steps, updates = self._mark
-        self._mark = (now, env_steps, self.learner.version)
-        wall = max(now - before, 1e-9)
-        return {
-            "speed/env_steps_per_s": (env_steps - steps) / wall,
-            "speed/updates_per_s": (self.learner.version - updates) / wall,
-            **{f"time/{name}": seconds / wall for name, seconds in self._seconds.items()},
-            "system/memory_mib": self._process.memory_info().rss / 2**20,
-            **self.source.monitor(),
-        }
+        self._episodes, self._evaluation = [], {}

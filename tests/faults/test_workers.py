@@ -1,0 +1,82 @@
+"""A worker that dies never hangs the run and never vanishes silently (invariant I7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coach.runners.checkpoint import checkpoints
+from coach.runners.training import Run, start
+from coach.runners.worker import WorkerError
+from rich.console import Console
+
+WORLD = f"{Path(__file__).with_name('faulty_world.py')}:FaultyWorld"
+WORDS = {
+    "raise": "the simulator lost its licence",
+    "kill": "killed by SIGKILL",
+    "hang": "run.worker_timeout",
+}
+
+
+def faulty(tmp_path: Path, how: str, failures: int, **run: Any) -> dict[str, Any]:
+    tickets = tmp_path / "tickets"
+    tickets.mkdir()
+    for number in range(failures):
+        (tickets / str(number)).touch()
+    return {
+        "environment": {"id": WORLD, "kwargs": {"how": how, "folder": str(tickets)}},
+        "agent": {"type": "dqn", "network": {"embedder": {"type": "mlp", "hidden": [8]}, "heads": {"q": "q"}}},
+        "memory": {"type": "replay", "capacity": 500, "warmup": 20},
+        "run": {"steps": 300, "envs": 4, "fragment_length": 5, "workers": 2, "worker_timeout": 3, **run},
+        "evaluation": {"every": 0},
+    }  # fmt: skip
+
+
+def begin(tmp_path: Path, settings: dict[str, Any]) -> tuple[Run, Console]:
+    console = Console(record=True, width=200)
+    return start("faulty", settings, tmp_path / "runs", console, [], quiet=True), console
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [("raise", "thread"), ("raise", "process"), ("kill", "process"), ("hang", "process")],
+)
+def test_a_failed_worker_is_reported_and_replaced(
+    mode: str, how: str, kind: str, tmp_path: Path
+) -> None:
+    run, console = begin(tmp_path, faulty(tmp_path, how, 2, mode=mode, worker_kind=kind))
+    run.train()
+    assert run.clock.env_steps >= 300
+    told = console.export_text()
+    assert told.count("failed and is restarted") == 2
+    assert WORDS[how] in told
+    assert not list((tmp_path / "tickets").iterdir())
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_too_many_failures_end_the_run_with_a_checkpoint(mode: str, tmp_path: Path) -> None:
+    settings = faulty(tmp_path, "raise", 9, mode=mode, worker_kind="thread", max_restarts=1)
+    run, _ = begin(tmp_path, settings)
+    with pytest.raises(WorkerError, match="simulator lost its licence") as caught:
+        run.train()
+    assert "run.max_restarts" in str(caught.value)
+    assert checkpoints(run.folder)
+
+
+def test_a_crash_is_a_step_that_was_cut_off_where_it_began(tmp_path: Path) -> None:
+    settings = faulty(tmp_path, "raise", 1, mode="sync", worker_kind="thread", workers=4)
+    run, _ = begin(tmp_path, settings)
+    source: Any = run.experiment.source
+    first = source.collect().clone()
+    second = source.collect().clone()  # holds the tenth step
+    source.close()
+    lost = (second.reward[-1] == 0).nonzero().flatten().tolist()
+    assert len(lost) == 1
+    for env in range(4):
+        cut_off = env in lost
+        assert bool(second.boundary[-1, env]) == cut_off
+        assert second.discount[-1, env] == 1.0
+        assert second.next_obs[-1, env].equal(second.obs[-1, env]) == cut_off
+    assert first.reward.all()
