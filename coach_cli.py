@@ -41,6 +41,9 @@ ModeOption = Annotated[str | None, typer.Option(help="single, sync or async.")]
 WorkersOption = Annotated[
     int | None, typer.Option(help="Workers that share the environments (sync, async).")
 ]
+ExchangeOption = Annotated[
+    str | None, typer.Option(help="What workers hand over: experience or gradients.")
+]
 KindOption = Annotated[str | None, typer.Option("--worker-kind", help="auto, process or thread.")]
 RUNS = Path("runs")
 
@@ -82,6 +85,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Environment steps of the run.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     mode: ModeOption = None,
+    exchange: ExchangeOption = None,
     workers: WorkersOption = None,
     worker_kind: KindOption = None,
     plugin: PluginOption = None,
@@ -105,8 +109,8 @@ def train(
     from coach.runners import training
 
     plugins = _load_plugins(plugin)
-    flags = {"seed": seed, "steps": steps, "device": device}
-    overrides = _overrides(set_, **flags, mode=mode, workers=workers, worker_kind=worker_kind)
+    placed = _placement(mode, exchange, workers, worker_kind, device)
+    overrides = _overrides(set_, seed=seed, steps=steps, **placed)
     if stop_at_target:
         overrides.append("evaluation.stop_at_target=true")
     given = Path(preset)
@@ -121,8 +125,9 @@ def train(
         _refuse_run_folder(given)
         with presets.blaming(preset):
             name, settings = presets.load(preset, overrides)
-            run = training.start(name, settings, run_dir, console, plugins, quiet)
-    result = run.train()
+            known = plugins
+            run = training.start(name, settings, run_dir, console, known, quiet)
+    run, result = training.carry_through(run, known)
     _print_result(result, run.experiment.target)
     if result.stopped.startswith("interrupted"):
         console.print(f"Continue with: coach train {result.folder} --resume", highlight=False)
@@ -164,6 +169,7 @@ def verify(
     set_: SetOption = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     mode: ModeOption = None,
+    exchange: ExchangeOption = None,
     workers: WorkersOption = None,
     worker_kind: KindOption = None,
     plugin: PluginOption = None,
@@ -175,8 +181,8 @@ def verify(
 
     plugins = _load_plugins(plugin)
     with presets.blaming(preset):
-        flags = {"device": device, "mode": mode, "workers": workers, "worker_kind": worker_kind}
-        name, settings = presets.load(preset, _overrides(set_, **flags))
+        placed = _placement(mode, exchange, workers, worker_kind, device)
+        name, settings = presets.load(preset, _overrides(set_, **placed))
         verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins)
     verification.print_verdict(console, verdict)
     if not verdict.passed:
@@ -194,6 +200,21 @@ def main() -> NoReturn:
         errors.print(error.args[0], markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(0)
+
+
+def _placement(
+    mode: str | None,
+    exchange: str | None,
+    workers: int | None,
+    worker_kind: str | None,
+    device: str | None,
+) -> dict[str, Any]:
+    placed: dict[str, Any] = {"mode": mode, "exchange": exchange, "worker_kind": worker_kind}
+    if mode is not None and workers is None:
+        placed["workers"] = "null"  # how many a preset wants belongs to the mode it names
+    else:
+        placed["workers"] = workers
+    return {**placed, "device": device}
 
 
 def _overrides(set_: list[str] | None, **run: Any) -> list[str]:

@@ -34,6 +34,8 @@ class DQN(Agent):
         double: the online network chooses the next action, the target network values it.
         target_every: updates between two steps of the target network.
         target_tau: share of the online weights that the target takes at each step; 1 copies.
+        initial_priorities: note the values seen while acting, from which a prioritized memory
+            finds the first priority of every transition (Ape-X, arXiv:1803.00933).
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class DQN(Agent):
         double: bool = True,
         target_every: Count = 1_000,
         target_tau: Share = 1.0,
+        initial_priorities: bool = False,
     ) -> None:
         super().__init__(spec)
         spec.num_actions("agent dqn")
         self.online = (network or Network(spec, heads={"q": "q"})).require("dqn", q="values")
         self.target = Target(self.online, every=target_every, tau=target_tau)
         self.exploration = (exploration or EpsilonGreedy()).require("dqn", "values")
+        self.initial_priorities = initial_priorities
         self.decoupled = double  # nn.Module has a method called double
 
     @property
@@ -58,7 +62,12 @@ class DQN(Agent):
 
     def act(self, obs: Any, state: State, ctx: Context) -> Action:
         outputs = self.online(obs, state)
-        return Action(self.exploration(outputs.q, ctx), outputs.state)
+        action = self.exploration(outputs.q, ctx)
+        if not self.initial_priorities:
+            return Action(action, outputs.state)
+        chosen = outputs.q.mean.gather(-1, action.unsqueeze(-1)).squeeze(-1)  # [N]
+        extras = {"action_value": chosen, "value": outputs.q.mean.amax(-1)}
+        return Action(action, outputs.state, extras)
 
     @objective(minimises="online")
     def temporal_difference(self, batch: Batch) -> Loss:

@@ -6,17 +6,28 @@ from typing import Protocol
 
 from coach.core.flat import FlatParameters
 from coach.core.optimizer import Stepper
+from torch import Tensor
 
 
 class Apply(Protocol):
     """Turns the gradient of one flat parameter group into a step."""
 
-    def __call__(self, stepper: Stepper, group: FlatParameters, lr: float) -> None:
-        """Step ``group`` along its gradient."""
+    def __call__(
+        self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
+    ) -> Tensor:
+        """Clip the gradient to ``max_norm`` and step along it; returns the norm it had."""
 
 
 class Local:
-    """This process steps its own parameters by its own gradient."""
+    """This process steps its own parameters by its own gradient.
 
-    def __call__(self, stepper: Stepper, group: FlatParameters, lr: float) -> None:
+    Where parameters and slots lie in memory that others write too, that is Hogwild
+    (arXiv:1106.5730): nobody waits, and now and then a step is lost.
+    """
+
+    def __call__(
+        self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
+    ) -> Tensor:
+        norm = group.clip(max_norm)
         stepper.step(lr)
+        return norm

@@ -25,7 +25,7 @@ class FlatParameters:
         offsets, total = [], 0
         for parameter in self.parameters:
             offsets.append(total)
-            total += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
+            total += _aligned(parameter.numel())
         like = self.parameters[0]
         flat = torch.zeros(total, dtype=like.dtype, device=like.device)
         self.gradient = torch.zeros_like(flat)
@@ -38,6 +38,14 @@ class FlatParameters:
             parameter.data = view
         self.vector = nn.Parameter(flat)
         self.vector.grad = self.gradient
+
+    def move(self, vector: Tensor) -> None:
+        """Go on with the parameters in ``vector``, which holds their values; gradients stay."""
+        offset = 0
+        for parameter in self.parameters:
+            parameter.data = _shaped(vector[offset : offset + parameter.numel()], parameter)
+            offset += _aligned(parameter.numel())
+        self.vector.data = vector
 
     def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy gradients, in the order of the parameters, into the flat one; ``None`` is zero."""
@@ -90,6 +98,10 @@ def flat_groups(agent: nn.Module, names: list[str]) -> dict[str, FlatParameters]
         if parameters:  # what is frozen, such as a fixed temperature, needs no optimiser
             groups[name] = FlatParameters(parameters)
     return groups
+
+
+def _aligned(count: int) -> int:
+    return -(-count // _ALIGNMENT) * _ALIGNMENT
 
 
 def _shaped(span: Tensor, like: Tensor) -> Tensor:

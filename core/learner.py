@@ -140,6 +140,7 @@ class Learner:
             group.set_gradients(gradients[begin:end])
             begin = end
             settings = self.settings[name]
-            norms[f"grad_norm/{name}"] = group.clip(settings.max_grad_norm)
-            self.apply(self.steppers[name], group, settings.lr(env_steps))
+            norms[f"grad_norm/{name}"] = self.apply(
+                self.steppers[name], group, settings.lr(env_steps), settings.max_grad_norm
+            )
         return norms

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from coach.core.batch import Batch
+from coach.core.errors import SettingError
 from torch import Tensor
 
 Prepare = Callable[[Batch], Batch]
@@ -29,6 +30,21 @@ class Memory(ABC):
     fragment_length: int = 1
     #: Bytes that it takes when full; known before anything is allocated.
     nbytes: int = 0
+
+    @classmethod
+    @abstractmethod
+    def divided(cls, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
+        """Settings of one of ``workers`` memories that stand for one of ``settings``.
+
+        Args:
+            settings: with all defaults filled in.
+            workers: how many there are, each for its share of the environments.
+            together: whether all of them take part in every update, each with its part of the
+                minibatch; otherwise each makes updates of its own.
+
+        Raises:
+            SettingError: something does not divide, with the key of the setting.
+        """
 
     def check_fragments(self, length: int) -> None:
         """Refuse fragments of ``length`` steps per environment where they cannot serve.
@@ -77,3 +93,19 @@ class Memory(ABC):
 
     def load_rows(self, rows: dict[str, Tensor]) -> None:
         """Take back what `rows` returned; called in the order it was written."""
+
+
+def share_of_batch(size: int, workers: int) -> int:
+    """Rows of a minibatch that each of ``workers`` brings.
+
+    Raises:
+        SettingError: the minibatch cannot be divided.
+    """
+    if size % workers:
+        raise SettingError(
+            "batch_size",
+            f"a minibatch of {size} cannot be divided among {workers} workers that average "
+            "gradients",
+            f"Choose a multiple of {workers}, or another number of --workers.",
+        )
+    return size // workers

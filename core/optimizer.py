@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
+from coach.core.layout import Zeros
 from coach.functional.schedules import Schedule, as_schedule
 from torch import Tensor, nn
 
 
-class Stepper(Protocol):
-    """Steps one parameter along its gradient and remembers what its rule needs."""
+class Stepper(ABC):
+    """Steps one flat parameter along its gradient; what its rule remembers lies in `slots`.
 
+    Slots exist from the start, so they can be moved into memory that several processes share.
+
+    Args:
+        parameter: a flat vector with its gradient set.
+        slots: names of the vectors that the rule remembers, which begin as zeros.
+    """
+
+    def __init__(self, parameter: nn.Parameter, *slots: str) -> None:
+        assert parameter.grad is not None
+        self.vector, self.gradient = parameter.data, parameter.grad
+        self.slots = {name: torch.zeros_like(self.vector) for name in slots}
+
+    @abstractmethod
     def step(self, lr: float) -> None:
         """Move the parameter."""
 
+    def move(self, vector: Tensor, zeros: Zeros, keep: bool = True) -> None:
+        """Go on with the parameter in ``vector`` and with slots made by ``zeros``.
+
+        ``keep`` takes the values along; otherwise those that are there count.
+        """
+        self.vector = vector
+        for name, slot in self.slots.items():
+            place = zeros(tuple(slot.shape), slot.dtype)
+            self.slots[name] = place.copy_(slot) if keep else place
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Moments and counts."""
+        """The slots."""
+        return dict(self.slots)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict`."""
+        for name, slot in self.slots.items():
+            slot.copy_(state[name])
 
 
 class Optimizer(ABC):
@@ -39,30 +66,3 @@ class Optimizer(ABC):
     @abstractmethod
     def build(self, parameter: nn.Parameter) -> Stepper:
         """A stepper for one (flat) parameter, whose ``grad`` is set."""
-
-
-class TorchStepper:
-    """A `torch.optim` optimiser over one parameter.
-
-    Args:
-        optimizer: it steps.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-
-    def step(self, lr: float) -> None:
-        """Move the parameter."""
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.step()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Moments and counts, as tensors."""
-        slots = self.optimizer.state_dict()["state"].get(0, {})
-        return {name: value for name, value in slots.items() if isinstance(value, Tensor)}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore `state_dict`."""
-        whole = self.optimizer.state_dict()
-        whole["state"] = {0: {k: v.clone() for k, v in state.items()}} if state else {}
-        self.optimizer.load_state_dict(whole)

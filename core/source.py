@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from coach.core.batch import Batch
@@ -40,11 +41,20 @@ class Report:
 class Source(Protocol):
     """Delivers fragments. Implementations differ in where environments and acting live."""
 
+    #: Whether the run cannot go on without one of its workers, and has to be taken up again.
+    fragile: bool = False
+
     def collect(self) -> Batch:
         """The next fragment ``[T, N]``; its tensors are valid until the next call."""
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Let acting use new weights."""
+
+    def settle(self, save: bool) -> None:
+        """A fragment has been dealt with; with ``save``, `state_dict` is asked for next."""
+
+    def keep_in(self, folder: Path) -> None:
+        """Learn of the run's folder, before anything is collected."""
 
     def report(self) -> Report:
         """Episodes and timings since the last call."""

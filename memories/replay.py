@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from coach.core.batch import Batch
 from coach.core.errors import SettingError
-from coach.core.memory import Memory, Prepare
+from coach.core.memory import Memory, Prepare, share_of_batch
 from coach.core.registry import register
 from coach.core.schema import Count, CountOrZero, Fraction, Positive
 from coach.core.spec import Spec
 from coach.core.state import prefixed, under
 from coach.memories import journal
+from coach.memories.first_errors import first_errors
 from coach.memories.sampler import Sampler
 from coach.memories.samplers.uniform import Uniform
 from coach.memories.stripes import Stripes
@@ -63,8 +64,18 @@ class Replay(Memory):
         self.env_steps = self.updates = 0
         self._last: Tensor | None = None
 
+    @classmethod
+    def divided(cls, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
+        divided = {**settings, "warmup": settings["warmup"] // workers}
+        divided["capacity"] = -(-settings["capacity"] // workers)
+        if together:
+            divided["batch_size"] = share_of_batch(settings["batch_size"], workers)
+            divided["updates_per_step"] = settings["updates_per_step"] * workers
+        return divided
+
     def write(self, fragment: Batch) -> None:
-        self.sampler.added(*self.stripes.write(fragment))
+        added, dropped = self.stripes.write(fragment)
+        self.sampler.added(added, dropped, first_errors(fragment, self.discount, self.n_step))
         self.env_steps += fragment.steps
 
     def batches(self, prepare: Prepare) -> Iterator[Batch]:

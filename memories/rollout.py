@@ -10,7 +10,7 @@ import torch
 from coach.core.batch import Batch, leaves
 from coach.core.errors import SettingError
 from coach.core.layout import transition_bytes
-from coach.core.memory import Memory, Prepare
+from coach.core.memory import Memory, Prepare, share_of_batch
 from coach.core.registry import register
 from coach.core.schema import Count, Fraction
 from coach.core.spec import Spec
@@ -50,6 +50,12 @@ class Rollout(Memory):
         self.nbytes = 2 * horizon * num_envs * transition_bytes(spec)
         self.rng = torch.Generator().manual_seed(seed)
         self._pending: list[Batch] = []
+
+    @classmethod
+    def divided(cls, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
+        if not together or settings["batch_size"] is None:
+            return settings
+        return {**settings, "batch_size": share_of_batch(settings["batch_size"], workers)}
 
     def check_fragments(self, length: int) -> None:
         if self.horizon % length:

@@ -19,8 +19,12 @@ class Sampler(ABC):
         """Get to know the storage; returns the bytes that the sampler itself will take."""
         return 0
 
-    def added(self, index: Tensor, dropped: Tensor) -> None:
-        """Rows were written at ``index``; rows at ``dropped`` are no transitions any more."""
+    def added(self, index: Tensor, dropped: Tensor, priority: Tensor | None = None) -> None:
+        """Rows were written at ``index``; rows at ``dropped`` are no transitions any more.
+
+        ``priority`` holds first priorities for the rows written, if whoever acted knew some; where
+        it is negative, it was not known.
+        """
 
     @abstractmethod
     def draw(

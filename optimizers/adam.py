@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from coach.core.optimizer import Optimizer
+from coach.core.optimizer import Optimizer, Stepper
 from coach.core.registry import register
 from coach.core.schema import Decay, NonNegative, Positive
 from coach.functional.schedules import Schedule
-from torch import Tensor, nn
+from torch import nn
 
 
 @register("optimizer", "adam")
@@ -37,7 +37,7 @@ class Adam(Optimizer):
         return FusedAdam(parameter, self.betas, self.eps, self.weight_decay)
 
 
-class FusedAdam:
+class FusedAdam(Stepper):
     """torch's fused AdamW kernel on one vector, without the optimiser class around it.
 
     That class spends about 100 microseconds of Python on every step, several times what the kernel
@@ -53,23 +53,20 @@ class FusedAdam:
     def __init__(
         self, parameter: nn.Parameter, betas: tuple[float, float], eps: float, weight_decay: float
     ) -> None:
-        assert parameter.grad is not None
-        self.vector, self.gradient = parameter.data, parameter.grad
-        self.first = torch.zeros_like(self.vector)
-        self.second = torch.zeros_like(self.vector)
-        self.steps = torch.zeros((), device=self.vector.device)
+        super().__init__(parameter, "first", "second")
+        self.slots["steps"] = torch.zeros((), device=self.vector.device)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def step(self, lr: float) -> None:
         """Move the parameter (arXiv:1711.05101, algorithm 2)."""
-        self.steps += 1
+        self.slots["steps"] += 1
         torch._fused_adamw_(
             [self.vector],
             [self.gradient],
-            [self.first],
-            [self.second],
+            [self.slots["first"]],
+            [self.slots["second"]],
             [],
-            [self.steps],
+            [self.slots["steps"]],
             lr=lr,
             beta1=self.betas[0],
             beta2=self.betas[1],
@@ -78,13 +75,3 @@ class FusedAdam:
             amsgrad=False,
             maximize=False,
         )
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Both moments and the number of steps."""
-        return {"first": self.first, "second": self.second, "steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore `state_dict`."""
-        self.first.copy_(state["first"])
-        self.second.copy_(state["second"])
-        self.steps.copy_(state["steps"])

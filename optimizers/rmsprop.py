@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from coach.core.optimizer import Optimizer, TorchStepper
+from coach.core.optimizer import Optimizer, Stepper
 from coach.core.registry import register
 from coach.core.schema import Decay, Positive
 from coach.functional.schedules import Schedule
@@ -35,14 +35,39 @@ class RMSProp(Optimizer):
         super().__init__(lr, max_grad_norm)
         self.alpha, self.eps, self.momentum, self.centered = alpha, eps, momentum, centered
 
-    def build(self, parameter: nn.Parameter) -> TorchStepper:
-        return TorchStepper(
-            torch.optim.RMSprop(
-                [parameter],
-                lr=self.lr(0),
-                alpha=self.alpha,
-                eps=self.eps,
-                momentum=self.momentum,
-                centered=self.centered,
-            )
-        )
+    def build(self, parameter: nn.Parameter) -> RMSPropStepper:
+        return RMSPropStepper(parameter, self.alpha, self.eps, self.momentum, self.centered)
+
+
+class RMSPropStepper(Stepper):
+    """Divides the gradient by a running root mean square of itself.
+
+    Args:
+        parameter: a flat vector with its gradient set.
+        alpha: decay of the squared gradient.
+        eps: added to its root.
+        momentum: of the step.
+        centered: subtract the mean gradient before squaring.
+    """
+
+    def __init__(
+        self, parameter: nn.Parameter, alpha: float, eps: float, momentum: float, centered: bool
+    ) -> None:
+        wanted = ("square", *("speed",) * (momentum > 0), *("mean",) * centered)
+        super().__init__(parameter, *wanted)
+        self.alpha, self.eps, self.momentum = alpha, eps, momentum
+
+    def step(self, lr: float) -> None:
+        """Move the parameter."""
+        gradient, slots = self.gradient, self.slots
+        square = slots["square"].mul_(self.alpha)
+        square.addcmul_(gradient, gradient, value=1 - self.alpha)
+        if "mean" in slots:
+            mean = slots["mean"].lerp_(gradient, 1 - self.alpha)
+            square = torch.addcmul(square, mean, mean, value=-1)
+        root = square.sqrt().add_(self.eps)
+        if self.momentum:
+            speed = slots["speed"].mul_(self.momentum).addcdiv_(gradient, root)
+            self.vector.add_(speed, alpha=-lr)
+        else:
+            self.vector.addcdiv_(gradient, root, value=-lr)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from coach.core.optimizer import Optimizer, TorchStepper
+from coach.core.optimizer import Optimizer, Stepper
 from coach.core.registry import register
 from coach.core.schema import Decay, NonNegative, Positive
 from coach.functional.schedules import Schedule
@@ -31,9 +30,28 @@ class SGD(Optimizer):
         super().__init__(lr, max_grad_norm)
         self.momentum, self.weight_decay = momentum, weight_decay
 
-    def build(self, parameter: nn.Parameter) -> TorchStepper:
-        return TorchStepper(
-            torch.optim.SGD(
-                [parameter], lr=self.lr(0), momentum=self.momentum, weight_decay=self.weight_decay
-            )
-        )
+    def build(self, parameter: nn.Parameter) -> SGDStepper:
+        return SGDStepper(parameter, self.momentum, self.weight_decay)
+
+
+class SGDStepper(Stepper):
+    """Steps along the gradient, or along its decaying sum.
+
+    Args:
+        parameter: a flat vector with its gradient set.
+        momentum: of the step.
+        weight_decay: added to the gradient.
+    """
+
+    def __init__(self, parameter: nn.Parameter, momentum: float, weight_decay: float) -> None:
+        super().__init__(parameter, *("speed",) * (momentum > 0))
+        self.momentum, self.weight_decay = momentum, weight_decay
+
+    def step(self, lr: float) -> None:
+        """Move the parameter."""
+        direction = self.gradient
+        if self.weight_decay:
+            direction = direction.add(self.vector, alpha=self.weight_decay)
+        if self.momentum:
+            direction = self.slots["speed"].mul_(self.momentum).add_(direction)
+        self.vector.add_(direction, alpha=-lr)

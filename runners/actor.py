@@ -98,8 +98,15 @@ class Actor(Source):
         return state | {f"recurrent.{name}": leaf for name, leaf in leaves(self.state)}
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
-        """Continue from `state_dict`; or, not restoring, with fresh episodes."""
+        """Continue from `state_dict`; or, not restoring, with fresh episodes.
+
+        The state may come from a mode in which others acted: then only the number of steps and the
+        numbers of the episodes are known.
+        """
         self.ctx.step = state["step"]
+        if "rng" not in state:
+            self._observe(self.envs.load_state_dict({"episode": state["episode"]}, False))
+            return
         self.ctx.rng.set_state(state["rng"])
         envs = under("envs.", state)
         if envs:

@@ -80,10 +80,7 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
     actor = Actor(
         agent, envs, work.fragment_length, work.seed, first_env=first, num_envs=work.num_envs
     )
-    actor.load_state_dict(
-        {"step": 0, "rng": actor.ctx.rng.get_state(), "envs.episode": work.episode},
-        restore_environments=False,
-    )
+    actor.load_state_dict({"step": 0, "episode": work.episode})
     version = -2
     try:
         while True:

@@ -17,13 +17,18 @@ class Message:
         kind: one byte, see the users of channels.
         value: a number, such as that of a slot.
         step: a count of environment steps.
-        text: a traceback, mostly empty.
+        data: more, mostly nothing.
     """
 
     kind: bytes
     value: int = 0
     step: int = 0
-    text: str = ""
+    data: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """The data, if it is words."""
+        return self.data.decode()
 
 
 class ChannelClosedError(Exception):
@@ -46,14 +51,14 @@ class Channel:
         one, other = socket.socketpair()
         return Channel(one), Channel(other)
 
-    def send(self, kind: bytes, value: int = 0, step: int = 0, text: str = "") -> None:
+    def send(self, kind: bytes, value: int = 0, step: int = 0, data: bytes = b"") -> None:
         """Send a message.
 
         Raises:
             ChannelClosedError: the other side is gone.
         """
-        data = text.encode()
         try:
+            self.socket.settimeout(None)
             self.socket.sendall(_HEADER.pack(kind, value, step, len(data)) + data)
         except OSError as error:
             raise ChannelClosedError from error
@@ -70,7 +75,24 @@ class Channel:
         """
         self.socket.settimeout(timeout)
         kind, value, step, length = _HEADER.unpack(self._exactly(_HEADER.size))
-        return Message(kind, value, step, self._exactly(length).decode() if length else "")
+        return Message(kind, value, step, self._exactly(length) if length else b"")
+
+    def waiting(self) -> bool:
+        """Whether a message is there.
+
+        Raises:
+            ChannelClosedError: the other side is gone.
+        """
+        self.socket.settimeout(0)
+        try:
+            peeked = self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise ChannelClosedError from error
+        if not peeked:
+            raise ChannelClosedError
+        return True
 
     def close(self) -> None:
         """Hang up."""
@@ -81,7 +103,7 @@ class Channel:
         return self.socket.fileno()
 
     def _exactly(self, count: int) -> bytes:
-        data = b""
+        data = bytearray()
         while len(data) < count:
             try:
                 piece = self.socket.recv(count - len(data))
@@ -92,4 +114,4 @@ class Channel:
             if not piece:
                 raise ChannelClosedError
             data += piece
-        return data
+        return bytes(data)

@@ -45,7 +45,7 @@ class Journal:
         """Write the rows that are not on disk yet as one chunk."""
         rows, reached = memory.rows(self.saved)
         if rows:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             name = f"rows-{'-'.join(str(n) for n in (sum(self.saved), sum(reached)))}.safetensors"
             record = write_file(self.folder / name, pack(rows))
             self.chunks.append({"file": name, "reached": reached, **record})
@@ -59,6 +59,22 @@ class Journal:
             for chunk in self.chunks
             if any(end > first for end, first in zip(chunk["reached"], oldest))
         ]
+
+    def load(self, memory: Memory) -> None:
+        """Give the rows back to a memory, one chunk at a time: together they are all of it.
+
+        Raises:
+            CheckpointError: a chunk is missing or damaged.
+        """
+        for chunk in self.chunks:
+            memory.load_rows(unpack(read_file(self.folder / chunk["file"], chunk)))
+
+    def keep_only(self, needed: set[str]) -> None:
+        """Remove the files of all other chunks."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if path.name not in needed:
+                    path.unlink()
 
 
 class Checkpointer:
@@ -132,10 +148,7 @@ class Checkpointer:
                 needed |= {chunk["file"] for chunk in _manifest(folder)["journal"]}
             except CheckpointError:
                 continue  # damaged: nothing can be resumed from it anyway
-        if self.journal.folder.is_dir():
-            for path in self.journal.folder.iterdir():
-                if path.name not in needed:
-                    path.unlink()
+        self.journal.keep_only(needed)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -172,8 +185,7 @@ def load_latest(
                 raise
             warn(f"{error.problem}; using the checkpoint before it.")
             continue
-        for chunk in manifest["journal"]:  # one at a time: together they are the whole replay
-            memory.load_rows(unpack(read_file(run / "replay" / chunk["file"], chunk)))
+        Journal(run / "replay", manifest["journal"]).load(memory)
         state = {**json.loads(data["state.json"]), **unpack(data["tensors.safetensors"])}
         return manifest, state
     raise CheckpointError(

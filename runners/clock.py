@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class InterruptedRunError(Exception):
@@ -22,12 +22,33 @@ class Clock:
     limit: int
     env_steps: int = 0
     stop: str = ""
+    _first: int = field(default=0, init=False)
+    _reached: dict[str, int] = field(default_factory=dict, init=False)
 
     @property
     def finished(self) -> bool:
         """Whether the run shall end."""
         return bool(self.stop) or self.env_steps >= self.limit
 
-    def passes(self, every: int, steps: int) -> bool:
-        """Whether the last ``steps`` crossed a multiple of ``every`` (0: never)."""
-        return bool(every) and self.env_steps // every > (self.env_steps - steps) // every
+    def agree(self, stop: bool) -> None:
+        """Hear whether all workers end here; matters where they have to end together."""
+
+    def advance(self, steps: int) -> None:
+        """Count environment steps that were taken."""
+        self.env_steps += steps
+
+    def passes(self, event: str, every: int) -> bool:
+        """Whether a multiple of ``every`` was crossed since ``event`` was last asked for.
+
+        0 stands for never; the first multiple that counts is the one after `begin`.
+        """
+        if not every:
+            return False
+        reached = self.env_steps // every
+        before = self._reached.get(event, self._first // every)
+        self._reached[event] = reached
+        return reached > before
+
+    def begin(self, env_steps: int) -> None:
+        """Start from a number of steps taken before."""
+        self.env_steps = self._first = env_steps

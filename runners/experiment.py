@@ -18,7 +18,8 @@ from coach.core.source import Source
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
 from coach.runners.clock import Clock
-from coach.runners.modes import Scene, make_source
+from coach.runners.exchange import Portion
+from coach.runners.modes import Scene, gradient_workers, make_clock, make_share, make_source
 from coach.runners.seeds import derived_seed
 from coach.runners.settings import (
     EvaluationSettings,
@@ -45,6 +46,8 @@ class Experiment:
     learner: Learner
     source: Source
     clock: Clock
+    portion: Portion
+    fragment_length: int
     note: str
     plain: dict[str, Any]
 
@@ -53,6 +56,7 @@ def build_experiment(
     settings: Mapping[str, Any],
     plugins: list[str] | None = None,
     say: Callable[[str], None] = lambda _: None,
+    portion: Portion | None = None,
 ) -> Experiment:
     """Build a run from a preset's settings.
 
@@ -60,6 +64,7 @@ def build_experiment(
         settings: plain sections.
         plugins: what worker processes import to know the user's own parts.
         say: told about failures of workers.
+        portion: the part of a worker that exchanges gradients; left out, the run's own.
 
     Raises:
         SettingError: anything in the settings that cannot be, with its key path.
@@ -77,7 +82,9 @@ def build_experiment(
     evaluation: EvaluationSettings = section("evaluation", EvaluationSettings)
     target = section("target", TargetSettings) if settings.get("target") else None
     check_together(evaluation, target)
-    device = choose_device(run.device)
+    partner = portion is not None
+    portion = portion or Portion(0, gradient_workers(run))
+    device = choose_device(run.device, portion.number)
     torch.set_num_threads(run.threads)
     # Moments of weights behind dead units decay to denormal numbers, which are 6 times slower.
     torch.set_flush_denormal(True)
@@ -87,18 +94,9 @@ def build_experiment(
     probe.close()
     torch.manual_seed(derived_seed(run.seed, "weights"))
     agent_built = build_part("agent", settings["agent"], "agent", spec=spec)
-    memory_built = build_part(
-        "memory",
-        settings["memory"],
-        "memory",
-        spec=spec,
-        num_envs=run.envs,
-        seed=derived_seed(run.seed, "memory"),
-        sequences=_needs_sequences(agent_built.value),
-    )
     agent: Agent = agent_built.value.to(device)
-    memory: Memory = memory_built.value
-    plain |= {"agent": agent_built.plain, "memory": memory_built.plain}
+    memory, plain["memory"] = _build_memory(settings["memory"], spec, agent, run, portion)
+    plain["agent"] = agent_built.plain
     _check_memory(agent, memory)
 
     default = build_part("optimizer", settings.get("optimizer") or "adam", "optimizer")
@@ -110,37 +108,59 @@ def build_experiment(
         built = build_part("optimizer", whole, f"optimizers.{name}")
         overrides[name] = built.value
         plain.setdefault("optimizers", {})[name] = built.plain
-    learner = Learner(agent, default.value, overrides, seed=derived_seed(run.seed, "learner"))
+    seed = derived_seed(run.seed, portion.stream("learner"))
+    learner = Learner(agent, default.value, overrides, seed=seed)
     fragment_length = run.fragment_length or memory.fragment_length
     memory.check_fragments(fragment_length)
-    clock = Clock(run.steps)
+    clock = make_clock(run, portion)
     scene = Scene(
         environment,
         spec,
-        agent,
+        learner,
         agent_built.plain,
+        build_experiment,
+        dict(settings),
         run,
         fragment_length,
         plugins or [],
         say,
         clock,
+        portion,
     )
-    source, note = make_source(scene)
+    source, note = (make_share(scene), "") if partner else make_source(scene)
     return Experiment(
-        environment, run, evaluation, target, agent, memory, learner, source, clock, note, plain
+        environment,
+        run,
+        evaluation,
+        target,
+        agent,
+        memory,
+        learner,
+        source,
+        clock,
+        portion,
+        fragment_length,
+        note,
+        plain,
     )
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, number: int = 0) -> torch.device:
     """The torch device for a name; "auto" takes a GPU if there is one.
+
+    Args:
+        name: auto, or what torch calls it.
+        number: of the worker; "auto" and "cuda" spread workers over all GPUs.
 
     Raises:
         SettingError: the device is unknown or not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device == torch.device("cuda") and torch.cuda.device_count() > 1:
+            device = torch.device("cuda", number % torch.cuda.device_count())
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise SettingError(
@@ -149,6 +169,27 @@ def choose_device(name: str) -> torch.device:
             "Use --device auto, cpu or, with a CUDA build of torch and a GPU, cuda.",
         ) from error
     return device
+
+
+def _build_memory(
+    settings: Any, spec: Spec, agent: Agent, run: RunSettings, portion: Portion
+) -> tuple[Memory, dict[str, Any]]:
+    """The memory of a portion of the run, and the settings of the whole run's."""
+    injected = {
+        "spec": spec,
+        "num_envs": run.envs,
+        "seed": derived_seed(run.seed, portion.stream("memory")),
+        "sequences": _needs_sequences(agent),
+    }
+    whole = build_part("memory", settings, "memory", **injected)
+    if portion.workers == 1:
+        return whole.value, whole.plain
+    injected["num_envs"] = len(portion.share(run.envs))
+    try:
+        mine = whole.value.divided(whole.plain, portion.workers, together=run.mode == "sync")
+    except SettingError as error:
+        raise error.under("memory") from None
+    return build_part("memory", mine, "memory", **injected).value, whole.plain
 
 
 def _needs_sequences(agent: Agent) -> bool:

@@ -18,18 +18,18 @@ def train(
     learner: Learner,
     clock: Clock,
     log: Telemetry,
-    after_fragment: Callable[[int], None],
+    after_fragment: Callable[[], None],
 ) -> None:
     """Collect, remember, learn, publish, until the clock says so.
 
     Args:
-        after_fragment: called with the number of steps just taken; evaluates and checkpoints.
+        after_fragment: evaluates and checkpoints when it is time.
     """
     while not clock.finished:
         fragment = source.collect()  # [T, N]
         begin = perf_counter()
         memory.write(fragment)
-        clock.env_steps += fragment.steps
+        clock.advance(fragment.steps)
         for batch in memory.batches(learner.prepare):  # exactly the updates now owed
             update = learner.step(batch, clock.env_steps)
             memory.feedback(batch, update.priority)
@@ -37,4 +37,4 @@ def train(
         learner.agent.observe(fragment)
         source.publish(learner.agent.policy, learner.version)
         log.fragment(clock.env_steps, fragment, source.report(), perf_counter() - begin)
-        after_fragment(fragment.steps)
+        after_fragment()

@@ -9,6 +9,7 @@ from typing import Any
 
 from coach.core.agent import Agent
 from coach.core.errors import SettingError
+from coach.core.learner import Learner
 from coach.core.source import Source
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
@@ -16,7 +17,9 @@ from coach.environments.serial import SerialEnvs
 from coach.environments.vector import VectorEnv
 from coach.runners.actor import Actor
 from coach.runners.clock import Clock
+from coach.runners.exchange import CommonClock, Portion, SharedClock
 from coach.runners.lockstep import LockstepEnvs
+from coach.runners.partners import AveragingSource, HogwildSource, Partners
 from coach.runners.placement import Placement, choose_placement
 from coach.runners.ring import Actors, RingSource
 from coach.runners.seeds import derived_seed
@@ -31,24 +34,40 @@ class Scene:
     Args:
         environment: settings of one environment.
         spec: of one environment.
-        agent: the learner's.
-        agent_settings: plain settings to build it from once more.
+        learner: of this process.
+        agent_settings: plain settings to build the agent from once more.
+        build: makes an experiment of the whole preset's settings.
+        settings: the whole preset.
         run: how to run.
         fragment_length: steps per environment and fragment.
         plugins: imported by worker processes.
         say: told about failures of workers.
         clock: of the run.
+        portion: which of the environments this process has, if gradients are exchanged.
     """
 
     environment: EnvironmentSettings
     spec: Spec
-    agent: Agent
+    learner: Learner
     agent_settings: dict[str, Any]
+    build: Callable[..., Any]
+    settings: dict[str, Any]
     run: RunSettings
     fragment_length: int
     plugins: list[str]
     say: Callable[[str], None]
     clock: Clock
+    portion: Portion
+
+    @property
+    def agent(self) -> Agent:
+        """The learner's."""
+        return self.learner.agent
+
+    @property
+    def agent_name(self) -> str:
+        """What presets call it."""
+        return str(getattr(type(self.agent), "registered_name", type(self.agent).__name__))
 
 
 def make_source(scene: Scene) -> tuple[Source, str]:
@@ -65,14 +84,10 @@ def make_source(scene: Scene) -> tuple[Source, str]:
                 f"{run.workers} workers in mode single, which has none",
                 "Add --mode sync or --mode async.",
             )
-        return _actor(scene, _serial(scene)), ""
-    workers = run.workers or min(run.envs, os.cpu_count() or 1)
-    if workers > run.envs:
-        raise SettingError(
-            "run.workers",
-            f"{workers} workers cannot share {run.envs} environment{'s' * (run.envs > 1)}",
-            f"Lower it, or add --set run.envs={workers}.",
-        )
+        return make_share(scene), ""
+    if run.exchange == "gradients":
+        return _partners(scene)
+    workers = _workers(run)
     if run.mode == "sync":
         placement = _placement(scene, workers)
         envs = _lockstep(scene, workers, placement.kind) if placement.kind else _serial(scene)
@@ -80,15 +95,105 @@ def make_source(scene: Scene) -> tuple[Source, str]:
     return _ring(scene, workers)
 
 
+def make_share(scene: Scene) -> Actor:
+    """An actor of this process on its portion of the environments: all of them in mode single."""
+    return _actor(scene, _serial(scene))
+
+
+def gradient_workers(run: RunSettings) -> int:
+    """How many processes learn and exchange gradients; 1 where none are exchanged."""
+    return _workers(run) if run.mode != "single" and run.exchange == "gradients" else 1
+
+
+def make_clock(run: RunSettings, portion: Portion) -> Clock:
+    """The clock of a process that has this portion of a run."""
+    if portion.workers == 1:
+        return Clock(run.steps)
+    if run.mode == "sync":
+        return CommonClock(run.steps, workers=portion.workers)
+    return SharedClock(run.steps, number=portion.number)
+
+
+def _workers(run: RunSettings) -> int:
+    workers = run.workers or min(run.envs, os.cpu_count() or 1)
+    if workers > run.envs:
+        raise SettingError(
+            "run.workers",
+            f"{workers} workers cannot share {run.envs} environment{'s' * (run.envs > 1)}",
+            f"Lower it, or add --set run.envs={workers}.",
+        )
+    return workers
+
+
 def _actor(scene: Scene, envs: VectorEnv) -> Actor:
     device = next(scene.agent.parameters()).device
-    seed = derived_seed(scene.run.seed, "actor")
-    return Actor(scene.agent, envs, scene.fragment_length, seed, device)
+    seed = derived_seed(scene.run.seed, scene.portion.stream("actor"))
+    first = scene.portion.share(scene.run.envs).start
+    return Actor(
+        scene.agent, envs, scene.fragment_length, seed, device, first, num_envs=scene.run.envs
+    )
 
 
 def _serial(scene: Scene) -> SerialEnvs:
     seed = derived_seed(scene.run.seed, "environments")
-    return SerialEnvs(scene.environment.factory(), scene.run.envs, seed)
+    share = scene.portion.share(scene.run.envs)
+    return SerialEnvs(scene.environment.factory(), len(share), seed, share.start)
+
+
+def _partners(scene: Scene) -> tuple[Source, str]:
+    run, learner, clock = scene.run, scene.learner, scene.clock
+    _check_gradients(scene)
+    actor = make_share(scene)
+    if scene.portion.workers == 1:
+        return actor, "One worker has nobody to exchange gradients with."
+    partners = Partners(
+        scene.build,
+        scene.settings,
+        scene.portion,
+        run.envs,
+        scene.fragment_length,
+        scene.plugins,
+        Tolerance(run.max_restarts, scene.say),
+        run.worker_timeout,
+    )
+    words = f"{scene.portion.workers} workers, one process each"
+    if isinstance(clock, SharedClock):
+        source = HogwildSource(actor, partners, learner, clock)
+        return source, f"Mode async: {words}, update shared parameters"
+    return AveragingSource(
+        actor, partners, learner, clock
+    ), f"Mode sync: {words}, average gradients"
+
+
+def _check_gradients(scene: Scene) -> None:
+    run, workers = scene.run, scene.portion.workers
+    if any(hasattr(module, "refresh") for module in scene.agent.policy.modules()):
+        raise SettingError(
+            "run.exchange",
+            f"agent {scene.agent_name} as it is set keeps running statistics of what it sees, and "
+            "every worker would see something else",
+            "Use --exchange experience, or set normalize_observations and normalize_rewards to "
+            "false in agent.network.",
+        )
+    if run.worker_kind == "thread":
+        raise SettingError(
+            "run.worker_kind",
+            "threads cannot exchange gradients: they would wait for one another's Python",
+            "Leave it out, or use --exchange experience.",
+        )
+    if run.mode == "sync" and run.envs % workers:
+        raise SettingError(
+            "run.workers",
+            f"{workers} workers that average gradients need equal shares of the environments, "
+            f"which {run.envs} do not give",
+            f"Choose a divisor, or add --set run.envs={-(-run.envs // workers) * workers}.",
+        )
+    if run.mode == "async" and scene.learner.device.type != "cpu":
+        raise SettingError(
+            "run.device",
+            f"parameters on {scene.learner.device} cannot be shared between processes",
+            "Add --device cpu, use --mode sync, or --exchange experience.",
+        )
 
 
 def _lockstep(scene: Scene, workers: int, kind: WorkerKind) -> VectorEnv:
@@ -109,12 +214,12 @@ def _lockstep(scene: Scene, workers: int, kind: WorkerKind) -> VectorEnv:
 def _ring(scene: Scene, workers: int) -> tuple[Source, str]:
     run, agent = scene.run, scene.agent
     if agent.max_policy_lag == 0:
-        name = getattr(type(agent), "registered_name", type(agent).__name__)
         raise SettingError(
             "run.mode",
-            f"agent {name} as it is set learns only from its newest policy, but in mode async "
-            "actors run ahead",
-            "Use --mode sync; or an agent that corrects for the lag, see docs/modes.md.",
+            f"agent {scene.agent_name} as it is set learns only from its newest policy, but in "
+            "mode async actors run ahead",
+            "Use --mode sync or --exchange gradients; allow a lag (agent.max_policy_lag of ppo); "
+            "or take an agent that corrects for it, see docs/modes.md.",
         )
     kind: WorkerKind = "thread" if run.worker_kind == "thread" else "process"
     seeds = [

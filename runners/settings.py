@@ -15,7 +15,11 @@ class RunSettings:
         steps: environment steps of the whole run, over all environments.
         mode: single is one thread; in sync, workers step the environments together; in async,
             actors with a policy of their own run ahead of the learner.
-        workers: processes or threads that host the environments; left out, one per CPU in sync and
+        exchange: what workers hand over (sync, async): experience, from which one learner learns;
+            or gradients, each running the whole loop on its share of the environments. They
+            average gradients before every step (sync), or update shared parameters without
+            waiting for each other (async, as in A3C).
+        workers: processes or threads that share the environments; left out, one per CPU in sync and
             async.
         worker_kind: auto times the environment and says what it chose.
         slots: fragments that each actor may be ahead of the learner (async); 1 is lockstep.
@@ -38,6 +42,7 @@ class RunSettings:
         self,
         steps: Count,
         mode: Literal["single", "sync", "async"] = "single",
+        exchange: Literal["experience", "gradients"] = "experience",
         workers: Count | None = None,
         worker_kind: Literal["auto", "process", "thread"] = "auto",
         slots: Count = 2,
@@ -55,6 +60,7 @@ class RunSettings:
         histograms: bool = False,
     ) -> None:
         self.steps, self.mode, self.envs, self.seed = steps, mode, envs, seed
+        self.exchange = exchange
         self.workers, self.worker_kind, self.slots = workers, worker_kind, slots
         self.worker_timeout, self.max_restarts = worker_timeout, max_restarts
         self.device, self.threads, self.fragment_length = device, threads, fragment_length

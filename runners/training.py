@@ -13,14 +13,16 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from coach.core.errors import CoachError
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.runners import folder as run_folder
-from coach.runners.checkpoint import Checkpointer, load_latest, save_policy
+from coach.runners.checkpoint import Checkpointer, checkpoints, load_latest, save_policy
 from coach.runners.clock import Clock, InterruptedRunError
 from coach.runners.evaluation import evaluate
 from coach.runners.experiment import Experiment, build_experiment
 from coach.runners.loop import train
+from coach.runners.partners import LostPartnerError
 from coach.runners.preset import dump
 from coach.runners.seeds import derived_seed
 from coach.runners.storage import to_json, unwritable, write_file
@@ -73,6 +75,7 @@ class Run:
     ) -> None:
         self.experiment, self.folder = experiment, folder
         run, memory = experiment.run, experiment.memory
+        experiment.source.keep_in(folder)
         self.clock = experiment.clock
         self.checkpointer = Checkpointer(folder, memory, run.keep_checkpoints)
         self.best: float | None = None
@@ -81,7 +84,7 @@ class Run:
         manifest: dict[str, Any] = {}
         if resume:
             manifest, state = load_latest(folder, memory, lambda text: console.print(text))
-            self.clock.env_steps = manifest["env_steps"]
+            self.clock.begin(manifest["env_steps"])
         try:
             board = TensorBoard(folder, self.clock.env_steps + 1 if resume else None)
             self.view = LiveView(console, run.steps, self.clock.env_steps, quiet)
@@ -116,6 +119,8 @@ class Run:
         experiment, clock = self.experiment, self.clock
         try:
             with _signals(clock, self.view.say):
+                if experiment.source.fragile and not checkpoints(self.folder):
+                    self._save()  # something to go back to
                 train(
                     experiment.source,
                     experiment.memory,
@@ -129,6 +134,8 @@ class Run:
             raise unwritable(self.folder, error) from error
         except InterruptedRunError:
             self._save()
+        except LostPartnerError:
+            raise  # the last checkpoint is all that is whole
         except WorkerError:
             self._save()  # what has been learned stays
             raise
@@ -139,11 +146,13 @@ class Run:
         self._finish(seconds)
         return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best)
 
-    def _after_fragment(self, steps: int) -> None:
+    def _after_fragment(self) -> None:
         run, evaluation = self.experiment.run, self.experiment.evaluation
-        if self.clock.passes(evaluation.every, steps):
+        if self.clock.passes("evaluation", evaluation.every):
             self._evaluate()
-        if self.clock.passes(run.checkpoint_every, steps):
+        save = self.clock.passes("checkpoint", run.checkpoint_every)
+        self.experiment.source.settle(save)
+        if save:
             self._save()
         else:
             self.checkpointer.tick()
@@ -179,6 +188,7 @@ class Run:
     def _state(self) -> dict[str, Any]:
         experiment = self.experiment
         state: dict[str, Any] = {"best": self.best, "last": self.last}
+        state["workers"] = experiment.portion.workers
         for name, owner in (
             ("learner", experiment.learner),
             ("memory", experiment.memory),
@@ -190,6 +200,14 @@ class Run:
 
     def _load(self, state: dict[str, Any]) -> None:
         experiment = self.experiment
+        if state["workers"] != experiment.portion.workers:
+            raise CoachError(
+                f"This run was trained by {state['workers']} workers with a memory of their own, "
+                f"and cannot be continued by {experiment.portion.workers}.",
+                f"Add --exchange gradients --workers {state['workers']}."
+                if state["workers"] > 1
+                else "Add --exchange experience.",
+            )
         self.best, self.last = state["best"], state["last"]
         experiment.learner.load_state_dict(under("learner/", state))
         experiment.memory.load_state_dict(under("memory/", state))
@@ -221,6 +239,36 @@ def start(
     experiment = build_experiment(settings, plugins, _teller(console))
     folder = run_folder.create(root, name, experiment.run.seed, experiment.plain, plugins)
     return Run(experiment, folder, console, quiet=quiet)
+
+
+def carry_through(run: Run, plugins: list[str]) -> tuple[Run, Result]:
+    """Train to the end; where a worker was lost that the others need, from the last checkpoint on.
+
+    Returns:
+        The run that came to the end, and its result.
+
+    Raises:
+        WorkerError: workers failed more often than ``run.max_restarts``.
+    """
+    restarts, most = 0, run.experiment.run.max_restarts
+    while True:
+        try:
+            return run, run.train()
+        except LostPartnerError as error:
+            restarts += 1
+            if restarts > most:
+                raise WorkerError(
+                    f"A worker was lost, and {most} restarts are used up: {error.problem}",
+                    "Mend what fails, or raise run.max_restarts; continue from the last checkpoint "
+                    "with --resume.",
+                ) from error
+            run.view.say(
+                "A worker failed, so all go back to the last checkpoint and on with fresh episodes "
+                f"({restarts} of at most {most} restarts): {error.problem}"
+            )
+            settings, _ = run_folder.read(run.folder)
+            settings["run"]["restore_environments"] = False
+            run = resume(run.folder, settings, run.view.console, plugins, run.view.quiet)
 
 
 def resume(

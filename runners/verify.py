@@ -13,7 +13,7 @@ import numpy as np
 from coach.core.errors import SettingError
 from coach.core.registry import load_plugin
 from coach.runners.checkpoint import load_policy
-from coach.runners.training import start
+from coach.runners.training import carry_through, start
 from coach.telemetry.console import number
 from rich.console import Console
 from rich.table import Table
@@ -138,8 +138,9 @@ def _trial(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) 
     for plugin in plugins:
         load_plugin(plugin)
     seed, episodes = settings["run"]["seed"], settings["target"].get("episodes", 20)
-    run = start(name, settings, root, Console(), plugins, quiet=True)
-    result = run.train()
+    run, result = carry_through(
+        start(name, settings, root, Console(), plugins, quiet=True), plugins
+    )
     last = [episode.value for episode in run.evaluate(episodes, "verification")]
     kept = last
     if (result.folder / "best").is_dir():

@@ -140,7 +140,7 @@ def _serve(target: Target, channel: Channel, args: tuple[Any, ...]) -> None:
     except BaseException as error:
         with suppress(ChannelClosedError):
             clear = isinstance(error, CoachError)
-            channel.send(FAILED, text=str(error) if clear else traceback.format_exc())
+            channel.send(FAILED, data=(str(error) if clear else traceback.format_exc()).encode())
     finally:
         channel.close()
 

@@ -20,7 +20,8 @@ from torch import Tensor
 class Prioritized(Sampler):
     """Draws in proportion to ``(|TD error| + epsilon) ** alpha`` (arXiv:1511.05952).
 
-    Stratified over the batch; new transitions enter with the largest priority seen so far.
+    Stratified over the batch; new transitions enter with the largest priority seen so far, or with
+    the error that the values noted while acting amount to, where the agent notes them.
 
     Args:
         alpha: 0 is uniform, 1 fully in proportion.
@@ -38,9 +39,13 @@ class Prioritized(Sampler):
         self.size = stripes.size
         return SumTree.bytes_for(stripes.size)
 
-    def added(self, index: Tensor, dropped: Tensor) -> None:
-        mass = priority_mass(np.asarray([self.largest]), self.alpha, self.epsilon)
-        self.tree[index.numpy()] = mass
+    def added(self, index: Tensor, dropped: Tensor, priority: Tensor | None = None) -> None:
+        sizes = np.full(len(index), self.largest)
+        if priority is not None:
+            known = priority.double().numpy()
+            self.largest = max(self.largest, float(known.max(initial=0.0)))
+            sizes = np.where(known >= 0, known, self.largest)
+        self.tree[index.numpy()] = priority_mass(sizes, self.alpha, self.epsilon)
         self.tree[dropped.numpy()] = 0.0
 
     def draw(

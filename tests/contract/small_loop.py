@@ -99,7 +99,7 @@ class Loop:
     def train(self, steps: int = 48) -> Log:
         """Run the training loop for ``steps`` more environment steps."""
         clock = Clock(self.actor.ctx.step + steps, self.actor.ctx.step)
-        train(self.actor, self.memory, self.learner, clock, self.log, lambda _: None)  # type: ignore[arg-type]
+        train(self.actor, self.memory, self.learner, clock, self.log, lambda: None)  # type: ignore[arg-type]
         return self.log
 
     def batch(self) -> Batch:

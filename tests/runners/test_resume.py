@@ -57,8 +57,8 @@ def test_what_happened_after_the_checkpoint_is_dropped(
     killed = launch(tiny)
     after = killed._after_fragment
 
-    def die(steps: int) -> None:
-        after(steps)
+    def die() -> None:
+        after()
         if killed.clock.env_steps >= 390:
             raise SystemExit
 

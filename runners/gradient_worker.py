@@ -1,0 +1,152 @@
+"""What a worker does that exchanges gradients: the training loop, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from coach.core.batch import Batch
+from coach.core.source import Report
+from coach.core.state import prefixed, under
+from coach.runners.actor import Actor
+from coach.runners.channel import Channel
+from coach.runners.checkpoint import Journal
+from coach.runners.exchange import (
+    Averaged,
+    GradientWork,
+    Ledger,
+    SharedClock,
+    agree_on,
+    join_group,
+    share_parameters,
+)
+from coach.runners.loop import train
+from coach.runners.storage import pack, split_state, to_json
+from coach.telemetry.telemetry import Telemetry
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from coach.runners.experiment import Experiment
+
+READY, SAVE, VALUES, TENSORS = b"r", b"s", b"v", b"t"
+SAVING, STOPPING = 1, 2  # flags that averaging workers agree on after every fragment
+# Worker 0 evaluates and writes checkpoints while the others wait for it; they end with its process.
+_PATIENCE_SECONDS = 24 * 3600.0
+
+
+def serve_gradients(channel: Channel, work: GradientWork) -> None:
+    """Train until the run ends, and hand over this worker's state whenever it is to be saved."""
+    portion = work.portion
+    experiment = work.build(work.settings, portion=portion)
+    clock, source = experiment.clock, cast(Actor, experiment.source)
+    ledger = Ledger.allocate(
+        portion.workers, experiment.run.envs, experiment.fragment_length, work.ledger.zeros
+    )
+    keeping = Keeping(channel, experiment, work.folder / f"replay-worker-{portion.number}")
+    keeping.load(work)
+    clock.begin(work.base)
+    channel.send(READY)
+    if isinstance(clock, SharedClock):
+        assert work.parameters is not None
+        share_parameters(experiment.learner, work.parameters.zeros, keep=False)
+        clock.count_in(ledger)
+    else:
+        device = experiment.learner.device
+        join_group(work.meeting, portion, device, _PATIENCE_SECONDS)
+        experiment.learner.apply = Averaged(portion.workers)
+    share = portion.share(experiment.run.envs)
+
+    def after_free_fragment() -> None:
+        source.ctx.step = clock.env_steps
+        ledger.episode[share.start : share.stop] = source.envs.state_dict()["episode"]
+        if channel.waiting():  # raises once the run is gone
+            channel.receive()
+            keeping.hand_over()
+
+    def after_common_fragment() -> None:
+        flags = agree_on(0, experiment.learner.device)
+        clock.agree(bool(flags & STOPPING))
+        if flags & SAVING:
+            keeping.hand_over()
+
+    log = cast(Telemetry, Posting(ledger, portion.number))
+    free = isinstance(clock, SharedClock)
+    after_fragment = after_free_fragment if free else after_common_fragment
+    try:
+        train(source, experiment.memory, experiment.learner, clock, log, after_fragment)
+        while True:  # until the run hangs up
+            channel.receive()
+            keeping.hand_over()
+    finally:
+        source.close()
+
+
+class Posting:
+    """Stands in for telemetry: posts episodes where the run finds them.
+
+    Args:
+        ledger: of all workers.
+        number: of this one.
+    """
+
+    def __init__(self, ledger: Ledger, number: int) -> None:
+        self.ledger, self.number = ledger, number
+        self.fragments = 0
+
+    def update(self, metrics: Mapping[str, Tensor]) -> None:
+        """Metrics are those of worker 0."""
+
+    def fragment(self, env_steps: int, fragment: Batch, report: Report, seconds: float) -> None:
+        """Post the episodes that ended."""
+        self.fragments += 1
+        self.ledger.post(self.number, self.fragments, report.episodes)
+
+
+class Keeping:
+    """Saves and restores what a worker has that the others have not.
+
+    Args:
+        channel: to the run, which writes the checkpoints.
+        experiment: the worker's streams, memory and environments.
+        folder: for the rows of its memory, which are too many for the channel.
+    """
+
+    def __init__(self, channel: Channel, experiment: Experiment, folder: Path) -> None:
+        self.channel, self.experiment = channel, experiment
+        self.journal = Journal(folder)
+        self._kept: list[set[str]] = []
+
+    def load(self, work: GradientWork) -> None:
+        """Go on from a saved state; with none, from worker 0's weights alone."""
+        experiment, state = self.experiment, work.state
+        stream = experiment.agent.rng.get_state()
+        experiment.learner.load_state_dict(work.learner)
+        experiment.agent.rng.set_state(state.get("rng", stream))
+        if "rng" in state:
+            self.journal.chunks, self.journal.saved = state["chunks"], state["saved"]
+            self.journal.load(experiment.memory)
+            experiment.memory.load_state_dict(under("memory/", state))
+        source = under("source/", state)
+        if source:
+            experiment.source.load_state_dict(source, work.repeat)
+
+    def hand_over(self) -> None:
+        """Send the worker's state to the run."""
+        memory = self.experiment.memory
+        if memory.pending_bytes(self.journal.saved) > 0:
+            self.journal.append(memory)
+        self.journal.drop_old(memory)
+        self._kept.append({chunk["file"] for chunk in self.journal.chunks})
+        self._kept = self._kept[-self.experiment.run.keep_checkpoints :]
+        self.journal.keep_only(set().union(*self._kept))
+        state = {
+            "rng": self.experiment.agent.rng.get_state(),
+            "chunks": self.journal.chunks,
+            "saved": self.journal.saved,
+            **prefixed("memory/", memory.state_dict()),
+            **prefixed("source/", self.experiment.source.state_dict()),
+        }
+        tensors, values = split_state(state)
+        self.channel.send(VALUES, data=to_json(values))
+        self.channel.send(TENSORS, data=pack(tensors))
