@@ -115,14 +115,19 @@ class Actor(Source):
             saved = under("recurrent.", state)
             self.state = rebuild(self.state, saved) if saved else self.state
 
+    def begin_anew(self) -> None:
+        """Give up what is unfinished, and begin the next episode of every environment."""
+        self.state = self.agent.initial_state(self.envs.num_envs)
+        self._observe(self.envs.reset())
+
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
 
     def _allocate(self, extras: dict[str, torch.Tensor]) -> FragmentBuffer:
-        self.fragment = FragmentBuffer(
-            self.envs.spec, self.length, self.ctx.env_ids, extras, self.state
-        )
+        # The memory beside this actor holds its environments alone, numbered from 0.
+        rows = torch.arange(self.envs.num_envs)
+        self.fragment = FragmentBuffer(self.envs.spec, self.length, rows, extras, self.state)
         return self.fragment
 
     def _observe(self, obs: Any) -> None:

@@ -20,7 +20,7 @@ from coach.runners.board import WeightBoard
 from coach.runners.channel import Channel
 from coach.runners.shared import SharedBlock
 from coach.runners.slot import Slot
-from torch import Tensor
+from coach.runners.storage import thaw
 
 FREE, FILLED = b"f", b"d"
 _NICE = 5  # actors give way to the learner, which all of them depend on
@@ -41,7 +41,7 @@ class ActorWork:
         env_seed: of the run; episodes derive theirs from it.
         seed: of the stream that actions are drawn from.
         episode: number of the last episode of each environment.
-        acted: example of what the agent records with each action.
+        acted: example of what the agent records with each action, frozen.
         ring: the actor's slots.
         board: the weights.
     """
@@ -56,7 +56,7 @@ class ActorWork:
     env_seed: int
     seed: int
     episode: list[int]
-    acted: dict[str, Tensor]
+    acted: bytes
     ring: SharedBlock
     board: SharedBlock
 
@@ -72,8 +72,9 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
     first, count = work.share.start, len(work.share)
     ids = torch.arange(first, first + count)
     state = agent.initial_state(count)
+    acted = thaw(work.acted)
     slots = [
-        Slot(work.spec, work.fragment_length, ids, work.acted, state, work.ring.zeros)
+        Slot(work.spec, work.fragment_length, ids, acted, state, work.ring.zeros)
         for _ in range(work.slots)
     ]
     envs = SerialEnvs(work.environment.factory(), count, work.env_seed, first)

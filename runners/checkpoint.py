@@ -84,9 +84,11 @@ class Checkpointer:
         folder: the run's folder.
         memory: its stored rows go to the journal.
         keep: how many checkpoints to keep.
+        workers: how many have a memory of their own; see `load_latest`.
     """
 
-    def __init__(self, folder: Path, memory: Memory, keep: int) -> None:
+    def __init__(self, folder: Path, memory: Memory, keep: int, workers: int = 1) -> None:
+        self.workers = workers
         self.folder, self.memory, self.keep = folder / "checkpoints", memory, keep
         self.journal = Journal(folder / "replay")
 
@@ -117,6 +119,7 @@ class Checkpointer:
             manifest = {
                 "format": FORMAT,
                 "env_steps": env_steps,
+                "workers": self.workers,
                 "files": files,
                 "journal": self.journal.chunks,
                 "saved": self.journal.saved,
@@ -157,15 +160,21 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def load_latest(
-    run: Path, memory: Memory, warn: Callable[[str], None]
+    run: Path, memory: Memory | None, warn: Callable[[str], None], workers: int = 1
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The newest whole checkpoint of a run: its manifest and its state.
 
-    Stored rows go straight to the memory. A damaged checkpoint is reported to ``warn`` and the one
-    before it is used.
+    A damaged checkpoint is reported to ``warn`` and the one before it is used.
+
+    Args:
+        run: the run's folder.
+        memory: gets the stored rows; ``None`` leaves them where they are.
+        warn: told of damaged checkpoints.
+        workers: how many have a memory of their own; the checkpoint must be of as many.
 
     Raises:
-        CheckpointError: there is none, all are damaged, or it was written by a newer version.
+        CheckpointError: there is none, all are damaged, it was written by a newer version, or it
+            does not fit ``workers``.
     """
     found = checkpoints(run)
     if not found:
@@ -185,13 +194,26 @@ def load_latest(
                 raise
             warn(f"{error.problem}; using the checkpoint before it.")
             continue
-        Journal(run / "replay", manifest["journal"]).load(memory)
+        if memory is not None:
+            _check_workers(manifest["workers"], workers)
+            Journal(run / "replay", manifest["journal"]).load(memory)
         state = {**json.loads(data["state.json"]), **unpack(data["tensors.safetensors"])}
         return manifest, state
     raise CheckpointError(
         f"All checkpoints of {run} are damaged.",
         "Train again from the preset; the best policy may still be whole (`coach evaluate`).",
     )
+
+
+def _check_workers(saved: int, workers: int) -> None:
+    if saved != workers:
+        raise CheckpointError(
+            f"This run was trained by {saved} {'workers' if saved > 1 else 'process'} with a memory "
+            f"of {'their' if saved > 1 else 'its'} own, and cannot be continued by {workers}.",
+            f"Add --exchange gradients --workers {saved}."
+            if saved > 1
+            else "Add --exchange experience.",
+        )
 
 
 class NewerCheckpointError(CheckpointError):

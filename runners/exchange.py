@@ -234,8 +234,8 @@ class GradientWork:
         ledger: block of the counts.
         parameters: block of the shared parameters; ``None`` where workers average.
         base: environment steps taken before this start of the run.
-        learner: state of worker 0's learner: weights, targets, slots, version.
-        state: of its own streams, memory and environments, to go on from; may be empty.
+        learner: frozen state of worker 0's learner: weights, targets, slots, version.
+        state: frozen, of its own streams, memory and environments, to go on from; may be empty.
         repeat: bring unfinished episodes back.
         folder: of the run.
     """
@@ -247,7 +247,7 @@ class GradientWork:
     ledger: SharedBlock
     parameters: SharedBlock | None
     base: int
-    learner: dict[str, Any]
-    state: dict[str, Any]
+    learner: bytes
+    state: bytes
     repeat: bool
     folder: Path

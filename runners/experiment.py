@@ -97,6 +97,8 @@ def build_experiment(
     agent: Agent = agent_built.value.to(device)
     memory, plain["memory"] = _build_memory(settings["memory"], spec, agent, run, portion)
     plain["agent"] = agent_built.plain
+    if portion.workers > 1:  # their memories belong to the run, on whatever machine it goes on
+        plain["run"]["workers"] = portion.workers
     _check_memory(agent, memory)
 
     default = build_part("optimizer", settings.get("optimizer") or "adam", "optimizer")

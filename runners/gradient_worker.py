@@ -22,14 +22,14 @@ from coach.runners.exchange import (
     share_parameters,
 )
 from coach.runners.loop import train
-from coach.runners.storage import pack, split_state, to_json
+from coach.runners.storage import freeze, thaw
 from coach.telemetry.telemetry import Telemetry
 from torch import Tensor
 
 if TYPE_CHECKING:
     from coach.runners.experiment import Experiment
 
-READY, SAVE, VALUES, TENSORS = b"r", b"s", b"v", b"t"
+READY, SAVE, STATE = b"r", b"s", b"t"
 SAVING, STOPPING = 1, 2  # flags that averaging workers agree on after every fragment
 # Worker 0 evaluates and writes checkpoints while the others wait for it; they end with its process.
 _PATIENCE_SECONDS = 24 * 3600.0
@@ -119,9 +119,9 @@ class Keeping:
 
     def load(self, work: GradientWork) -> None:
         """Go on from a saved state; with none, from worker 0's weights alone."""
-        experiment, state = self.experiment, work.state
+        experiment, state = self.experiment, thaw(work.state)
         stream = experiment.agent.rng.get_state()
-        experiment.learner.load_state_dict(work.learner)
+        experiment.learner.load_state_dict(thaw(work.learner))
         experiment.agent.rng.set_state(state.get("rng", stream))
         if "rng" in state:
             self.journal.chunks, self.journal.saved = state["chunks"], state["saved"]
@@ -147,6 +147,4 @@ class Keeping:
             **prefixed("memory/", memory.state_dict()),
             **prefixed("source/", self.experiment.source.state_dict()),
         }
-        tensors, values = split_state(state)
-        self.channel.send(VALUES, data=to_json(values))
-        self.channel.send(TENSORS, data=pack(tensors))
+        self.channel.send(STATE, data=freeze(state))

@@ -20,6 +20,7 @@ from coach.environments.vector import Step
 from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.shared import SharedBlock
 from coach.runners.shared import share as share_memory
+from coach.runners.storage import freeze, thaw
 from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind, spread
 from numpy.typing import NDArray
 
@@ -142,7 +143,7 @@ class LockstepEnvs:
             self.seed,
             part,
             self.num_envs,
-            mine,
+            freeze(mine),
             repeat,
             self._block.again(),
         )
@@ -188,7 +189,7 @@ class EnvWork:
         seed: of the run.
         share: global ids of the worker's environments.
         num_envs: environments over all workers.
-        state: where to go on; episode numbers at least.
+        state: where to go on, frozen; episode numbers at least.
         repeat: bring unfinished episodes back rather than begin the next ones.
         block: actions and outcomes of all environments.
     """
@@ -198,7 +199,7 @@ class EnvWork:
     seed: int
     share: range
     num_envs: int
-    state: dict[str, Any]
+    state: bytes
     repeat: bool
     block: SharedBlock
 
@@ -223,7 +224,7 @@ def serve_envs(channel: Channel, work: EnvWork) -> None:
         work.environment.factory(), end - begin, work.seed, begin, arrays.envs.rows(begin, end)
     )
     try:
-        envs.load_state_dict(work.state, work.repeat)
+        envs.load_state_dict(thaw(work.state), work.repeat)
         channel.send(DONE)
         while True:
             channel.receive()

@@ -101,8 +101,22 @@ def make_share(scene: Scene) -> Actor:
 
 
 def gradient_workers(run: RunSettings) -> int:
-    """How many processes learn and exchange gradients; 1 where none are exchanged."""
-    return _workers(run) if run.mode != "single" and run.exchange == "gradients" else 1
+    """How many processes learn and exchange gradients; 1 where none are exchanged.
+
+    Raises:
+        SettingError: so many cannot share the environments.
+    """
+    if run.mode == "single" or run.exchange == "experience":
+        return 1
+    workers = _workers(run)
+    if run.mode == "sync" and run.envs % workers:
+        raise SettingError(
+            "run.workers",
+            f"{workers} workers that average gradients need equal shares of the environments, "
+            f"which {run.envs} do not give",
+            f"Choose a divisor, or add --set run.envs={-(-run.envs // workers) * workers}.",
+        )
+    return workers
 
 
 def make_clock(run: RunSettings, portion: Portion) -> Clock:
@@ -166,7 +180,7 @@ def _partners(scene: Scene) -> tuple[Source, str]:
 
 
 def _check_gradients(scene: Scene) -> None:
-    run, workers = scene.run, scene.portion.workers
+    run = scene.run
     if any(hasattr(module, "refresh") for module in scene.agent.policy.modules()):
         raise SettingError(
             "run.exchange",
@@ -180,13 +194,6 @@ def _check_gradients(scene: Scene) -> None:
             "run.worker_kind",
             "threads cannot exchange gradients: they would wait for one another's Python",
             "Leave it out, or use --exchange experience.",
-        )
-    if run.mode == "sync" and run.envs % workers:
-        raise SettingError(
-            "run.workers",
-            f"{workers} workers that average gradients need equal shares of the environments, "
-            f"which {run.envs} do not give",
-            f"Choose a divisor, or add --set run.envs={-(-run.envs // workers) * workers}.",
         )
     if run.mode == "async" and scene.learner.device.type != "cpu":
         raise SettingError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import Any
 
 from coach.core.batch import Batch
@@ -27,11 +26,13 @@ from coach.runners.exchange import (
     share_parameters,
     shared_size,
 )
-from coach.runners.gradient_worker import SAVE, SAVING, STOPPING, TENSORS, VALUES, serve_gradients
+from coach.runners.gradient_worker import READY, SAVE, SAVING, STATE, STOPPING, serve_gradients
 from coach.runners.shared import share
-from coach.runners.storage import unpack
+from coach.runners.storage import freeze, thaw
 from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerError
 from torch import distributed, nn
+
+_LAST_WORDS_SECONDS = 2.0
 
 
 class LostPartnerError(WorkerError):
@@ -78,10 +79,11 @@ class Partners:
         self._read = [0] * portion.workers
         self._mark = (perf_counter(), [0] * portion.workers)
 
-    def start(self, worker: Worker, learner: Learner, base: int, **rest: Any) -> None:
+    def start(
+        self, worker: Worker, learner: Learner, base: int, state: dict[str, Any], **rest: Any
+    ) -> None:
         """Start a worker; ``rest`` are further fields of its `GradientWork`."""
         portion = Portion(worker.number, self.count)
-        state = learner.state_dict()
         worker.start(
             GradientWork(
                 build=self.build,
@@ -89,7 +91,8 @@ class Partners:
                 portion=portion,
                 ledger=self._block.again(),
                 base=base,
-                learner={k: v.cpu() if hasattr(v, "cpu") else v for k, v in state.items()},
+                learner=freeze(learner.state_dict()),
+                state=freeze(state),
                 folder=self.folder,
                 **rest,
             )
@@ -124,16 +127,14 @@ class Partners:
         Raises:
             WorkerError: it does not.
         """
-        state: dict[str, Any] = {}
         try:
-            while True:
+            message = worker.channel.receive(self.timeout)
+            if message.kind == READY:  # it has only just started
                 message = worker.channel.receive(self.timeout)
-                if message.kind == VALUES:
-                    state = json.loads(message.data)
-                elif message.kind == TENSORS:
-                    return state | unpack(message.data)
-                elif message.kind == FAILED:
-                    raise WorkerError(f"Worker {worker.number} failed: {message.text.strip()}")
+            if message.kind == FAILED:
+                raise WorkerError(f"Worker {worker.number} failed: {message.text.strip()}")
+            assert message.kind == STATE
+            return thaw(message.data)
         except ChannelClosedError as error:
             raise WorkerError(f"Worker {worker.number} is gone: {worker.death()}") from error
         except TimeoutError as error:
@@ -179,7 +180,7 @@ class AveragingSource(Source):
         self._meeting = tempfile.TemporaryDirectory(prefix="coach-")
         self._running = False
         self._repeat = True
-        self._saved: dict[str, Any] = {}
+        self._saved: dict[str, dict[str, Any]] = {}  # by partner
         self._fragments = 0
         self._episodes: list[Episode] = []
 
@@ -226,26 +227,29 @@ class AveragingSource(Source):
         episodes = [[e.env_id, e.value, e.length] for e in self._episodes]
         state = self.actor.state_dict() | {"unread": episodes}
         if not self._running:
-            return state | self._saved
+            return _with(state, self._saved)
         for worker in self.partners.workers:
             if self.clock.finished:  # partners have left the loop, and wait for a word
                 self._together(lambda w=worker: w.channel.send(SAVE))
             mine = self._together(lambda w=worker: self.partners.state_of(w))
-            state |= prefixed(f"partner{worker.number}/", mine)
-        return state
+            self._saved[_name(worker)] = mine
+        return _with(state, self._saved)
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
         """Continue from `state_dict`."""
         self.actor.load_state_dict(state, restore_environments)
         self._repeat = restore_environments
         self._episodes = [Episode(*values) for values in state.get("unread", [])]
-        self._saved = {k: v for k, v in state.items() if k.startswith("partner")}
+        self._saved = {
+            _name(worker): under(_name(worker), state) for worker in self.partners.workers
+        }
 
     def close(self) -> None:
         """End the partners."""
         if distributed.is_initialized():
             distributed.destroy_process_group()
         if self._running:
+            self._running = False
             self.partners.stop()
         self._meeting.cleanup()
         self.actor.close()
@@ -259,7 +263,7 @@ class AveragingSource(Source):
                 self.clock.env_steps,
                 meeting=meeting,
                 parameters=None,
-                state=under(f"partner{worker.number}/", self._saved),
+                state=self._saved.get(_name(worker), {}),
                 repeat=self._repeat,
             )
         for worker in partners.workers:  # those that cannot start say why before anyone waits
@@ -274,12 +278,20 @@ class AveragingSource(Source):
         try:
             return act()
         except (RuntimeError, ChannelClosedError, TimeoutError, WorkerError) as error:
+            raise LostPartnerError(self._failures() or self._in_words(error)) from error
+
+    def _failures(self) -> str:
+        """What partners say of it; one that died is known a little later than its silence."""
+        until = monotonic() + _LAST_WORDS_SECONDS
+        while True:
             told = [
                 f"worker {worker.number}: {failure.strip()}"
                 for worker in self.partners.workers
                 if (failure := self.partners.failure(worker)) is not None
             ]
-            raise LostPartnerError("; ".join(told) or self._in_words(error)) from error
+            if told or monotonic() > until:
+                return "; ".join(told)
+            sleep(0.05)
 
     def _in_words(self, error: Exception) -> str:
         if isinstance(error, TimeoutError) or "imed out" in str(error):
@@ -317,7 +329,7 @@ class HogwildSource(Source):
         self._block = share(lambda zeros: shared_size(learner, zeros))
         share_parameters(learner, self._block.again().zeros, keep=True)
         self._running = False
-        self._saved: dict[str, Any] = {}
+        self._saved: dict[str, dict[str, Any]] = {}  # by partner
         # Steps of each worker, when they last grew, and whether it is still starting.
         self._progress = [(0, 0.0, True)] * partners.count
 
@@ -326,10 +338,15 @@ class HogwildSource(Source):
         if not self._running:
             self._running = True
             for worker in self.partners.workers:
-                self._start(worker, under(f"partner{worker.number}/", self._saved))
+                self._start(worker, self._saved.get(_name(worker), {}))
         self._look_after()
         self.actor.ctx.step = self.clock.env_steps
-        return self.actor.collect()
+        while True:
+            try:
+                return self.actor.collect()
+            except Exception as error:  # whatever an environment raises
+                self.partners.tolerance.note(0, f"{type(error).__name__}: {error}")
+                self.actor.begin_anew()
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Weights are shared already."""
@@ -356,24 +373,27 @@ class HogwildSource(Source):
         """State of every worker; one that has just failed is left with its episode numbers."""
         state = self.actor.state_dict()
         if not self._running:
-            return state | self._saved
+            return _with(state, self._saved)
         for worker in self.partners.workers:
             try:
                 worker.channel.send(SAVE)
                 mine = self.partners.state_of(worker)
             except (ChannelClosedError, WorkerError):
                 mine = self._fresh(worker)
-            state |= prefixed(f"partner{worker.number}/", mine)
-        return state
+            self._saved[_name(worker)] = mine
+        return _with(state, self._saved)
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
         """Continue from `state_dict`."""
         self.actor.load_state_dict(state, restore_environments)
-        self._saved = {k: v for k, v in state.items() if k.startswith("partner")}
+        self._saved = {
+            _name(worker): under(_name(worker), state) for worker in self.partners.workers
+        }
 
     def close(self) -> None:
         """End the partners."""
         if self._running:
+            self._running = False
             self.partners.stop()
         self.actor.close()
 
@@ -411,3 +431,13 @@ class HogwildSource(Source):
             if failure is not None:
                 self.partners.tolerance.restart(worker, failure)
                 self._start(worker, self._fresh(worker))
+
+
+def _name(worker: Worker) -> str:
+    return f"partner{worker.number}/"
+
+
+def _with(state: dict[str, Any], partners: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    for name, saved in partners.items():
+        state |= prefixed(name, saved)
+    return state

@@ -48,7 +48,7 @@ def evaluate_run(
     if not last and (folder / "best").is_dir():
         weights, facts = load_policy(folder / "best")
     else:
-        manifest, state = load_latest(folder, experiment.memory, warn)
+        manifest, state = load_latest(folder, None, warn)
         weights = under("learner/agent.", state)
         facts = {"env_steps": manifest["env_steps"]}
     try:

@@ -31,6 +31,7 @@ from coach.runners.channel import ChannelClosedError, Message
 from coach.runners.clock import Clock, InterruptedRunError
 from coach.runners.shared import share
 from coach.runners.slot import Slot
+from coach.runners.storage import freeze
 from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind, spread
 from torch import Tensor, nn
 
@@ -205,7 +206,7 @@ class RingSource(Source):
             # Streams of restarted and resumed actors begin anew, elsewhere.
             seeds[1][number] + self.env_steps + self.tolerance.restarts,
             [self.episode[i] for i in part],
-            {n: t.new_empty(len(part), *t.shape[1:]) for n, t in self._acted.items()},
+            freeze({n: t.new_zeros(len(part), *t.shape[1:]) for n, t in self._acted.items()}),
             self._blocks[number].again(),
             self.board.block.again(),
         )

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,24 @@ def split_state(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any
     """Tensors and JSON values of a flat state."""
     tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
     return tensors, {k: v for k, v in state.items() if k not in tensors}
+
+
+def freeze(state: dict[str, Any]) -> bytes:
+    """A flat state as bytes, for the way to another process.
+
+    Tensors that are pickled on that way would be moved into torch's own shared memory, which takes
+    them out of the memory that they share with others here.
+    """
+    tensors, values = split_state(state)
+    text = to_json(values)
+    return struct.pack("<Q", len(text)) + text + pack(tensors)
+
+
+def thaw(data: bytes) -> dict[str, Any]:
+    """The inverse of `freeze`."""
+    (length,) = struct.unpack_from("<Q", data)
+    values: dict[str, Any] = json.loads(data[8 : 8 + length])
+    return values | unpack(data[8 + length :])
 
 
 def to_json(values: Any) -> bytes:

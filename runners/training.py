@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-from coach.core.errors import CoachError
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.runners import folder as run_folder
@@ -76,14 +75,14 @@ class Run:
         self.experiment, self.folder = experiment, folder
         run, memory = experiment.run, experiment.memory
         experiment.source.keep_in(folder)
-        self.clock = experiment.clock
-        self.checkpointer = Checkpointer(folder, memory, run.keep_checkpoints)
+        self.clock, workers = experiment.clock, experiment.portion.workers
+        self.checkpointer = Checkpointer(folder, memory, run.keep_checkpoints, workers)
         self.best: float | None = None
         self.last: float | None = None
         state: dict[str, Any] = {}
         manifest: dict[str, Any] = {}
         if resume:
-            manifest, state = load_latest(folder, memory, lambda text: console.print(text))
+            manifest, state = load_latest(folder, memory, _teller(console), workers)
             self.clock.begin(manifest["env_steps"])
         try:
             board = TensorBoard(folder, self.clock.env_steps + 1 if resume else None)
@@ -188,7 +187,6 @@ class Run:
     def _state(self) -> dict[str, Any]:
         experiment = self.experiment
         state: dict[str, Any] = {"best": self.best, "last": self.last}
-        state["workers"] = experiment.portion.workers
         for name, owner in (
             ("learner", experiment.learner),
             ("memory", experiment.memory),
@@ -200,14 +198,6 @@ class Run:
 
     def _load(self, state: dict[str, Any]) -> None:
         experiment = self.experiment
-        if state["workers"] != experiment.portion.workers:
-            raise CoachError(
-                f"This run was trained by {state['workers']} workers with a memory of their own, "
-                f"and cannot be continued by {experiment.portion.workers}.",
-                f"Add --exchange gradients --workers {state['workers']}."
-                if state["workers"] > 1
-                else "Add --exchange experience.",
-            )
         self.best, self.last = state["best"], state["last"]
         experiment.learner.load_state_dict(under("learner/", state))
         experiment.memory.load_state_dict(under("memory/", state))

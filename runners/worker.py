@@ -112,22 +112,30 @@ class Tolerance:
         self.most, self.say, self.restarts = most, say, 0
 
     def restart(self, worker: Worker, failure: str) -> None:
-        """Report a failure; the caller then starts the worker again.
+        """End a worker that failed, and report it; the caller then starts it again.
 
         Raises:
             WorkerError: it was one too many.
         """
         worker.kill()
+        self.note(worker.number, failure)
+
+    def note(self, number: int, failure: str) -> None:
+        """Report a failure of worker ``number``, which is about to begin again.
+
+        Raises:
+            WorkerError: it was one too many.
+        """
         failure = failure.strip()
         if self.restarts >= self.most:
             raise WorkerError(
-                f"Worker {worker.number} failed, and {self.most} restarts are used up: {failure}",
+                f"Worker {number} failed, and {self.most} restarts are used up: {failure}",
                 "Mend what fails, or raise run.max_restarts; a checkpoint was written, so continue "
                 "with --resume.",
             )
         self.restarts += 1
         self.say(
-            f"Worker {worker.number} failed and is restarted with fresh episodes "
+            f"Worker {number} failed and is restarted with fresh episodes "
             f"({self.restarts} of at most {self.most} restarts): {failure}"
         )
 

@@ -59,7 +59,7 @@ class LiveView:
 
     def say(self, text: str) -> None:
         """Print a line above the live view."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state on the screen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -19,9 +20,11 @@ class FaultyWorld(gym.Env[Any, Any]):
     Args:
         how: raise, kill or hang.
         folder: one of its files is removed with every failure.
+        spare: leave the process alone that the run began in.
     """
 
-    def __init__(self, how: str, folder: str) -> None:
+    def __init__(self, how: str, folder: str, spare: bool = False) -> None:
+        self.spared = spare and multiprocessing.parent_process() is None
         self.observation_space = spaces.Box(-1, 1, (3,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.how, self.folder, self.taken = how, Path(folder), 0
@@ -32,7 +35,7 @@ class FaultyWorld(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.taken += 1
-        if self.taken >= 10:
+        if self.taken >= 10 and not self.spared:
             self._fail()
         return self._observe(), 1.0, self.taken % 7 == 0, False, {}
 
