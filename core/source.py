@@ -52,9 +52,11 @@ class Source(Protocol):
 
     def settle(self, save: bool) -> None:
         """A fragment has been dealt with; with ``save``, `state_dict` is asked for next."""
+        return
 
     def keep_in(self, folder: Path) -> None:
         """Learn of the run's folder, before anything is collected."""
+        return
 
     def report(self) -> Report:
         """Episodes and timings since the last call."""

@@ -1,21 +1,29 @@
-"""Making one environment from its settings, with clear words when that fails."""
+"""Making environments from their settings, with clear words when that fails."""
 
 from __future__ import annotations
 
 import copy
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
 from coach.core.errors import CoachError, SettingError, nearest
 from coach.core.registry import entries, find, load_plugin
-from coach.core.schema import Count, build
+from coach.core.schema import Count, build, parameters
+from coach.environments.arrays import EnvArrays
+from coach.environments.lanes import EnvPoolLanes, Lanes, gymnasium_lanes
+from coach.environments.native import NativeEnv, NativeEnvs
+from coach.environments.serial import SerialEnvs
+from coach.environments.vector import VectorEnv
+
+T = TypeVar("T")
 
 #: Import name of what an environment may need -> the extra of ours that brings it.
 EXTRAS = {
     "ale_py": "atari",
     "cv2": "atari",
+    "envpool": "envpool",
     "Box2D": "box2d",
     "mujoco": "mujoco",
     "imageio": "mujoco",
@@ -29,11 +37,17 @@ class EnvironmentSettings:
 
     Args:
         id: a Gymnasium id, the name of one of our own environments (`coach list environments`), or
-            ``package.module:Class``.
+            ``package.module:Class``; with ``backend: envpool`` one of EnvPool's ids.
         kwargs: passed to the environment.
         wrappers: Gymnasium wrappers (or ``package.module:Class``), innermost first: a name, or
-            ``Name: {argument: value}``.
+            ``Name: {argument: value}``. Only with ``backend: python``.
         max_episode_steps: time limit; left out, the environment's own.
+        backend: what steps many at once. ``python``: our own loop, for every environment.
+            ``gymnasium``: the vector environment that an id comes with (CartPole-v1, ALE/...).
+            ``envpool``: EnvPool. The last two cannot bring unfinished episodes back.
+
+    Raises:
+        SettingError: wrappers on a native backend.
     """
 
     def __init__(
@@ -42,9 +56,17 @@ class EnvironmentSettings:
         kwargs: dict[str, Any] | None = None,
         wrappers: list[str | dict[str, Any]] | None = None,
         max_episode_steps: Count | None = None,
+        backend: Literal["python", "gymnasium", "envpool"] = "python",
     ) -> None:
-        self.id, self.kwargs = id, kwargs or {}
+        self.id, self.kwargs, self.backend = id, kwargs or {}, backend
         self.wrappers, self.max_episode_steps = wrappers or [], max_episode_steps
+        if self.wrappers and backend != "python":
+            raise SettingError(
+                "environment.wrappers",
+                f"wrappers cannot be put around environments of backend {backend}",
+                "Remove environment.backend, or use what the environment offers in "
+                "environment.kwargs in place of the wrappers.",
+            )
 
     def make(self, **extra: Any) -> gym.Env[Any, Any]:
         """A new environment; ``extra`` goes to its constructor (``render_mode``).
@@ -52,6 +74,8 @@ class EnvironmentSettings:
         Raises:
             SettingError: unknown id, wrapper or argument, or a missing package.
         """
+        if self.backend != "python":
+            return NativeEnv(self._lanes(1, 1, extra), extra.get("render_mode"))
         env = self._guarded(
             "environment.id", lambda: self._make(copy.deepcopy(self.kwargs) | extra)
         )
@@ -68,6 +92,50 @@ class EnvironmentSettings:
         """A function that makes one environment."""
         return self.make
 
+    def vector(
+        self,
+        num_envs: int,
+        seed: int,
+        first_env: int = 0,
+        threads: int = 1,
+        arrays: EnvArrays | None = None,
+    ) -> VectorEnv:
+        """Many environments in this process, stepped as ``backend`` says.
+
+        Args:
+            num_envs: how many.
+            seed: of the run.
+            first_env: global id of the first.
+            threads: that step them, if the backend is native; they change nothing but the speed.
+            arrays: where outcomes are written; left out, arrays of their own.
+
+        Raises:
+            SettingError: see `make`; or the backend does not serve this environment.
+        """
+        if self.backend == "python":
+            return SerialEnvs(self.factory(), num_envs, seed, first_env, arrays)
+        return NativeEnvs(self._lanes(num_envs, threads, {}), seed, first_env, arrays)
+
+    def _lanes(self, num_envs: int, threads: int, extra: dict[str, Any]) -> Lanes:
+        kwargs, limit = copy.deepcopy(self.kwargs) | extra, self.max_episode_steps
+        if ":" in self.id or any(entry.name == self.id for entry in entries("environment")):
+            raise SettingError(
+                "environment.backend",
+                f"{self.id} is stepped in Python, it is not part of {self.backend}",
+                "Remove environment.backend.",
+            )
+        if self.backend == "envpool":
+            kwargs |= {} if limit is None else {"max_episode_steps": limit}
+            return self._guarded(
+                "environment.id", lambda: EnvPoolLanes(self.id, num_envs, threads, kwargs)
+            )
+
+        def make() -> Lanes:
+            self._register_extras()
+            return gymnasium_lanes(self.id, num_envs, threads, kwargs, limit)
+
+        return self._guarded("environment.id", make)
+
     def _make(self, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
         if ":" in self.id:
             return self._own(find("environment", self.id, "environment.id"), kwargs)
@@ -78,20 +146,21 @@ class EnvironmentSettings:
         return gym.make(self.id, disable_env_checker=True, **limit, **kwargs)
 
     def _own(self, cls: type, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
-        render = {"render_mode": kwargs.pop("render_mode")} if "render_mode" in kwargs else {}
         if not issubclass(cls, gym.Env):
             raise SettingError("environment.id", f"{self.id} is no gymnasium.Env")
-        if hasattr(cls, "registered_name"):
-            env: gym.Env[Any, Any] = build(cls, kwargs, "environment.kwargs").value
-        else:
-            env = cls(**kwargs, **render)
+        registered = hasattr(cls, "registered_name")
+        if registered and "render_mode" not in parameters(cls):  # it has no pictures
+            kwargs.pop("render_mode", None)
+        env: gym.Env[Any, Any] = (
+            build(cls, kwargs, "environment.kwargs").value if registered else cls(**kwargs)
+        )
         return env
 
     def _register_extras(self) -> None:
         if self.id.startswith("ALE/") or "NoFrameskip" in self.id:
             gym.register_envs(importlib.import_module("ale_py"))
 
-    def _guarded(self, key: str, make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    def _guarded(self, key: str, make: Callable[[], T]) -> T:
         try:
             return make()
         except CoachError:

@@ -28,6 +28,8 @@ class SerialEnvs:
         arrays: where to write; left out, arrays of its own.
     """
 
+    restorable = True
+
     def __init__(
         self,
         factory: Callable[[], gym.Env[Any, Any]],

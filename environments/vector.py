@@ -42,6 +42,8 @@ class VectorEnv(Protocol):
 
     spec: Spec
     num_envs: int
+    #: Whether `load_state_dict` can bring unfinished episodes back.
+    restorable: bool = True
 
     def reset(self) -> Any:
         """Begin an episode in every environment; returns the observations."""

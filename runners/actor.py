@@ -108,6 +108,7 @@ class Actor(Source):
             self._observe(self.envs.load_state_dict({"episode": state["episode"]}, False))
             return
         self.ctx.rng.set_state(state["rng"])
+        restore_environments = restore_environments and self.envs.restorable
         envs = under("envs.", state)
         if envs:
             self._observe(self.envs.load_state_dict(envs, restore_environments))

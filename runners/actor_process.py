@@ -14,7 +14,6 @@ from coach.core.agent import Agent
 from coach.core.schema import build_part
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
-from coach.environments.serial import SerialEnvs
 from coach.runners.actor import Actor
 from coach.runners.board import WeightBoard
 from coach.runners.channel import Channel
@@ -77,7 +76,7 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
         Slot(work.spec, work.fragment_length, ids, acted, state, work.ring.zeros)
         for _ in range(work.slots)
     ]
-    envs = SerialEnvs(work.environment.factory(), count, work.env_seed, first)
+    envs = work.environment.vector(count, work.env_seed, first)
     actor = Actor(
         agent, envs, work.fragment_length, work.seed, first_env=first, num_envs=work.num_envs
     )
@@ -96,7 +95,7 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
             report = actor.report()
             slot.version[0] = version
             slot.seconds[:] = report.seconds["env"], report.seconds["act"], waited
-            slot.episode[:] = envs.episode
+            slot.episode[:] = envs.state_dict()["episode"]
             slot.write_episodes(report.episodes)
             channel.send(FILLED, message.value)
     finally:

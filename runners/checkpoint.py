@@ -208,8 +208,9 @@ def load_latest(
 def _check_workers(saved: int, workers: int) -> None:
     if saved != workers:
         raise CheckpointError(
-            f"This run was trained by {saved} {'workers' if saved > 1 else 'process'} with a memory "
-            f"of {'their' if saved > 1 else 'its'} own, and cannot be continued by {workers}.",
+            f"This run was trained by {saved} {'workers' if saved > 1 else 'process'} with "
+            f"{'memories of their' if saved > 1 else 'a memory of its'} own, and cannot be "
+            f"continued by {workers}.",
             f"Add --exchange gradients --workers {saved}."
             if saved > 1
             else "Add --exchange experience.",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import gymnasium as gym
 import torch
 from coach.core.agent import Agent
 from coach.core.source import Episode
-from coach.environments.serial import SerialEnvs
+from coach.environments.vector import VectorEnv
 from coach.runners.actor import Actor
 
 MOST_ENVS = 16  # more make no call of the policy cheaper
@@ -17,7 +15,7 @@ MOST_ENVS = 16  # more make no call of the policy cheaper
 
 def evaluate(
     agent: Agent,
-    factory: Callable[[], gym.Env[Any, Any]],
+    make_envs: Callable[[int, int], VectorEnv],
     episodes: int,
     seed: int,
     device: torch.device | str = "cpu",
@@ -29,7 +27,7 @@ def evaluate(
 
     Args:
         agent: acts; nothing in it changes.
-        factory: makes one environment.
+        make_envs: makes so many environments from a seed.
         episodes: how many to play.
         seed: of these episodes.
         device: where the agent acts.
@@ -39,8 +37,7 @@ def evaluate(
     """
     num_envs = min(episodes, MOST_ENVS)
     quota = [episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)]
-    envs = SerialEnvs(factory, num_envs, seed)
-    actor = Actor(agent, envs, 1, seed, device)
+    actor = Actor(agent, make_envs(num_envs, seed), 1, seed, device)
     actor.ctx.explore = False
     training = agent.training
     agent.eval()

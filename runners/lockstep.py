@@ -15,7 +15,6 @@ from coach.core.spec import Spec
 from coach.environments.arrays import EnvArrays
 from coach.environments.history import History, share
 from coach.environments.making import EnvironmentSettings
-from coach.environments.serial import SerialEnvs
 from coach.environments.vector import Step
 from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.shared import SharedBlock
@@ -45,6 +44,8 @@ class LockstepEnvs:
         timeout: seconds after which a silent worker counts as hung.
         plugins: imported by worker processes.
     """
+
+    restorable = True
 
     def __init__(
         self,
@@ -220,9 +221,8 @@ def serve_envs(channel: Channel, work: EnvWork) -> None:
     """What a worker does: step its environments whenever it is told to."""
     begin, end = work.share.start, work.share.stop
     arrays = _Arrays.allocate(work.spec, work.num_envs, work.block.zeros)
-    envs = SerialEnvs(
-        work.environment.factory(), end - begin, work.seed, begin, arrays.envs.rows(begin, end)
-    )
+    rows = arrays.envs.rows(begin, end)
+    envs = work.environment.vector(end - begin, work.seed, begin, arrays=rows)
     try:
         envs.load_state_dict(thaw(work.state), work.repeat)
         channel.send(DONE)

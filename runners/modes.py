@@ -13,7 +13,6 @@ from coach.core.learner import Learner
 from coach.core.source import Source
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
-from coach.environments.serial import SerialEnvs
 from coach.environments.vector import VectorEnv
 from coach.runners.actor import Actor
 from coach.runners.clock import Clock
@@ -90,14 +89,16 @@ def make_source(scene: Scene) -> tuple[Source, str]:
     workers = _workers(run)
     if run.mode == "sync":
         placement = _placement(scene, workers)
-        envs = _lockstep(scene, workers, placement.kind) if placement.kind else _serial(scene)
+        envs = (
+            _lockstep(scene, workers, placement.kind) if placement.kind else _here(scene, workers)
+        )
         return _actor(scene, envs), f"Mode sync: {placement.words}"
     return _ring(scene, workers)
 
 
 def make_share(scene: Scene) -> Actor:
     """An actor of this process on its portion of the environments: all of them in mode single."""
-    return _actor(scene, _serial(scene))
+    return _actor(scene, _here(scene))
 
 
 def gradient_workers(run: RunSettings) -> int:
@@ -148,10 +149,10 @@ def _actor(scene: Scene, envs: VectorEnv) -> Actor:
     )
 
 
-def _serial(scene: Scene) -> SerialEnvs:
+def _here(scene: Scene, threads: int = 1) -> VectorEnv:
     seed = derived_seed(scene.run.seed, "environments")
     share = scene.portion.share(scene.run.envs)
-    return SerialEnvs(scene.environment.factory(), len(share), seed, share.start)
+    return scene.environment.vector(len(share), seed, share.start, threads)
 
 
 def _partners(scene: Scene) -> tuple[Source, str]:
@@ -251,7 +252,15 @@ def _ring(scene: Scene, workers: int) -> tuple[Source, str]:
 
 
 def _placement(scene: Scene, workers: int) -> Placement:
-    if scene.run.worker_kind != "auto":
-        kind = scene.run.worker_kind
+    backend, kind = scene.environment.backend, scene.run.worker_kind
+    if backend != "python":
+        if kind == "process":
+            raise SettingError(
+                "run.worker_kind",
+                f"environments of backend {backend} are stepped by its own threads in mode sync",
+                "Leave it out, or remove environment.backend.",
+            )
+        return Placement(None, f"{workers} threads of {backend}'s own step the environments")
+    if kind != "auto":
         return Placement(kind, f"{workers} workers, one {kind} each")
     return choose_placement(scene.environment, scene.run.envs, workers)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
 from typing import Any
 
 from coach.core.batch import Batch
+from coach.core.flat import FlatParameters
 from coach.core.learner import Learner
+from coach.core.optimizer import Stepper
 from coach.core.source import Episode, Report, Source
 from coach.core.state import prefixed, under
 from coach.runners.actor import Actor
@@ -30,7 +33,7 @@ from coach.runners.gradient_worker import READY, SAVE, SAVING, STATE, STOPPING, 
 from coach.runners.shared import share
 from coach.runners.storage import freeze, thaw
 from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerError
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 _LAST_WORDS_SECONDS = 2.0
 
@@ -229,10 +232,7 @@ class AveragingSource(Source):
         if not self._running:
             return _with(state, self._saved)
         for worker in self.partners.workers:
-            if self.clock.finished:  # partners have left the loop, and wait for a word
-                self._together(lambda w=worker: w.channel.send(SAVE))
-            mine = self._together(lambda w=worker: self.partners.state_of(w))
-            self._saved[_name(worker)] = mine
+            self._saved[_name(worker)] = self._together(partial(self._ask, worker))
         return _with(state, self._saved)
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
@@ -253,6 +253,11 @@ class AveragingSource(Source):
             self.partners.stop()
         self._meeting.cleanup()
         self.actor.close()
+
+    def _ask(self, worker: Worker) -> dict[str, Any]:
+        if self.clock.finished:  # it has left the loop, and waits for a word
+            worker.channel.send(SAVE)
+        return self.partners.state_of(worker)
 
     def _begin(self) -> None:
         partners, meeting = self.partners, str(Path(self._meeting.name) / "meeting")
@@ -305,8 +310,11 @@ class _Watched:
     def __init__(self, averaged: Averaged, watch: Callable[[Callable[[], Any]], Any]) -> None:
         self.averaged, self.watch = averaged, watch
 
-    def __call__(self, *args: Any) -> Any:
-        return self.watch(lambda: self.averaged(*args))
+    def __call__(
+        self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
+    ) -> Tensor:
+        norm: Tensor = self.watch(partial(self.averaged, stepper, group, lr, max_norm))
+        return norm
 
 
 class HogwildSource(Source):

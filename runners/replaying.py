@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from coach.core.errors import CheckpointError, CoachError
 from coach.core.source import Episode
 from coach.core.state import under
 from coach.environments.making import EnvironmentSettings
+from coach.environments.serial import SerialEnvs
+from coach.environments.vector import VectorEnv
 from coach.runners.checkpoint import load_latest, load_policy
 from coach.runners.evaluation import evaluate
 from coach.runners.experiment import build_experiment
@@ -58,11 +61,12 @@ def evaluate_run(
             f"The policy in {folder} does not fit its preset: {str(error).splitlines()[0]}",
             "Was preset.yaml or a plugin changed after the run?",
         ) from error
-    factory: Callable[[], gym.Env[Any, Any]] = experiment.environment.factory()
+    make_envs: Callable[[int, int], VectorEnv] = experiment.environment.vector
     if video:
-        factory = _recording(experiment.environment, folder / "videos")
+        recording = _recording(experiment.environment, folder / "videos")
+        make_envs = partial(SerialEnvs, recording)
     seed = derived_seed(experiment.run.seed, "evaluate")
-    return evaluate(agent, factory, episodes, seed, experiment.learner.device), facts
+    return evaluate(agent, make_envs, episodes, seed, experiment.learner.device), facts
 
 
 def _recording(environment: EnvironmentSettings, folder: Path) -> Callable[[], gym.Env[Any, Any]]:

@@ -174,7 +174,7 @@ class Run:
         experiment = self.experiment
         return evaluate(
             experiment.agent,
-            experiment.environment.factory(),
+            experiment.environment.vector,
             episodes,
             derived_seed(experiment.run.seed, purpose),
             experiment.learner.device,

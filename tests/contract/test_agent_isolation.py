@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from coach.core.learner import MEASURE_EVERY
 from coach.core.registry import find
 from coach.core.schema import build_part
 from coach.core.spec import Spec
+from coach.environments.serial import SerialEnvs
 from coach.runners.evaluation import evaluate
 from gymnasium import spaces
 from small_loop import (
@@ -153,7 +155,8 @@ def test_evaluation_repeats_itself_and_leaves_no_trace(agent: str, action: str) 
     def played() -> list[Any]:
         here = copy.deepcopy(SPACES["vector"]), copy.deepcopy(ACTIONS[action])
         with global_streams_untouched():
-            return evaluate(loop.agent, lambda: World(*here), episodes=3, seed=5)
+            envs = partial(SerialEnvs, lambda: World(*here))
+            return evaluate(loop.agent, envs, episodes=3, seed=5)
 
     told: list[bool] = []
     inner = loop.agent.act

@@ -1,0 +1,140 @@
+"""Native vector environments as ours, and one of their lanes as a single environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from coach.core.batch import map_tree
+from coach.core.layout import assign
+from coach.core.source import Episode
+from coach.core.spec import AnySpace
+from coach.environments.actions import to_environment
+from coach.environments.arrays import EnvArrays
+from coach.environments.history import episode_seed
+from coach.environments.lanes import Lanes
+from coach.environments.vector import Step
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+
+class NativeEnvs:
+    """The environments of a native library; see `VectorEnv`.
+
+    They are seeded together, once: from the run's seed, the id of the first and the number of its
+    episode. Later episodes go on from there, so the same seed and the same actions give the same
+    run, but no episode can be begun on its own. After an interruption fresh episodes begin,
+    whatever was asked for: `restorable` is False.
+
+    Args:
+        lanes: the library's environments.
+        seed: of the run.
+        first_env: global id of the first environment.
+        arrays: where to write; left out, arrays of its own.
+    """
+
+    restorable = False
+
+    def __init__(
+        self, lanes: Lanes, seed: int, first_env: int = 0, arrays: EnvArrays | None = None
+    ) -> None:
+        self.lanes, self.spec, self.num_envs = lanes, lanes.spec, lanes.num_envs
+        self.seed, self.first_env = seed, first_env
+        self.arrays = arrays or EnvArrays.allocate(self.spec, self.num_envs)
+        #: Number of every environment's episode, from 0.
+        self.episode = [-1] * self.num_envs
+        self._value = np.zeros(self.num_envs)
+        self._length = np.zeros(self.num_envs, np.int64)
+        self._translate = _to_lanes(self.spec.action)
+
+    def reset(self) -> Any:
+        """Begin an episode in every environment; returns the observations."""
+        self.episode = [number + 1 for number in self.episode]
+        self._value[:], self._length[:] = 0.0, 0
+        # Lanes get consecutive seeds from it, which must stay within 31 bits.
+        seed = episode_seed(self.seed, self.first_env, max(self.episode)) >> 1
+        assign(self.arrays.obs, ..., self.lanes.reset(seed))
+        return self.arrays.obs
+
+    def step(self, action: NDArray[Any]) -> Step:
+        """Take one action per environment; restart those whose episode ended."""
+        arrays = self.arrays
+        led_to, reward, terminated, truncated = self.lanes.step(self._translate(action))
+        assign(arrays.next_obs, ..., led_to)
+        assign(arrays.obs, ..., led_to)
+        arrays.reward[:], arrays.terminated[:], arrays.truncated[:] = reward, terminated, truncated
+        self._value += arrays.reward
+        self._length += 1
+        ended = np.flatnonzero(arrays.terminated | arrays.truncated)
+        return arrays.step(self._restart(ended) if len(ended) else [])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers of the episodes."""
+        return {"episode": list(self.episode)}
+
+    def load_state_dict(self, state: dict[str, Any], repeat: bool = True) -> Any:
+        """Begin the next episodes, also with ``repeat``; returns the observations."""
+        self.episode = list(state["episode"])
+        return self.reset()
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.lanes.close()
+
+    def _restart(self, ended: NDArray[np.intp]) -> list[Episode]:
+        arrays, episodes = self.arrays, []
+        assign(arrays.obs, ended, self.lanes.begin(ended))
+        arrays.value[ended] = self._value[ended]
+        for i in ended.tolist():
+            value, length = float(self._value[i]), int(self._length[i])
+            episodes.append(Episode(self.first_env + i, value, length))
+            self.episode[i] += 1
+        self._value[ended], self._length[ended] = 0.0, 0
+        return episodes
+
+
+class NativeEnv(gym.Env[Any, Any]):
+    """One native environment as a single one, with the same spaces; slow, for trying things out.
+
+    Args:
+        lanes: of one environment.
+        render_mode: ``rgb_array`` where the library can, or none.
+    """
+
+    def __init__(self, lanes: Lanes, render_mode: str | None = None) -> None:
+        self.lanes, self.render_mode = lanes, render_mode
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+        self.observation_space, self.action_space = lanes.spec.observation, lanes.spec.action
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return _first(self.lanes.reset(int(self.np_random.integers(2**30)))), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        moves = np.asarray(action, self.action_space.dtype)[None]
+        obs, reward, terminated, truncated = self.lanes.step(moves)
+        return _first(obs), float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def render(self) -> Any:
+        """A picture ``[height, width, 3]`` uint8; nothing without a ``render_mode``."""
+        return self.lanes.render()[0] if self.render_mode else None
+
+    def close(self) -> None:
+        self.lanes.close()
+
+
+def _to_lanes(space: AnySpace) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """A function from an agent's actions ``[N, ...]`` to those of native environments."""
+    if isinstance(space, spaces.Discrete):
+        start, form = space.start, space.dtype
+        return lambda action: (action + start).astype(form, copy=False)
+    translate = to_environment(space)
+    return lambda action: np.stack(translate(action))
+
+
+def _first(tree: Any) -> Any:
+    return map_tree(lambda leaf: np.array(leaf[0]), tree)
