@@ -101,12 +101,16 @@ def train(
             help="End at the preset's target; the exit status says if it was met.",
         ),
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where the time went, at the end.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only the result.")] = False,
 ) -> None:
     """Train a preset; everything it produces goes to a folder of its own."""
     from coach.runners import folder as run_folder
     from coach.runners import preset as presets
     from coach.runners import training
+    from coach.telemetry.profile import Profile
 
     plugins = _load_plugins(plugin)
     placed = _placement(mode, exchange, workers, worker_kind, device)
@@ -127,8 +131,12 @@ def train(
             name, settings = presets.load(preset, overrides)
             known = plugins
             run = training.start(name, settings, run_dir, console, known, quiet)
+    if profile:
+        run.watch(Profile())
     run, result = training.carry_through(run, known)
     _print_result(result, run.experiment.target)
+    if run.profile is not None:
+        run.profile.print(console, run.experiment.source.elsewhere())
     if result.stopped.startswith("interrupted"):
         console.print(f"Continue with: coach train {result.folder} --resume", highlight=False)
         raise typer.Exit(143 if "SIGTERM" in result.stopped else 130)

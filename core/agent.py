@@ -98,6 +98,7 @@ class Agent(nn.Module):
         self.spec = spec
         #: Random stream of the objectives; the learner seeds and checkpoints it.
         self.rng = torch.Generator()
+        self._refreshing: list[Callable[[Batch], None]] | None = None
 
     @property
     def policy(self) -> nn.Module:
@@ -126,11 +127,11 @@ class Agent(nn.Module):
 
     def observe(self, fragment: Batch) -> None:
         """See a fragment once, after its updates: running statistics are refreshed here."""
+        if self._refreshing is None:  # looked for once: there are many modules, and few of these
+            self._refreshing = [m.refresh for m in self.modules() if hasattr(m, "refresh")]
         with torch.no_grad():
-            for module in self.modules():
-                refresh = getattr(module, "refresh", None)
-                if refresh is not None:
-                    refresh(fragment)
+            for refresh in self._refreshing:
+                refresh(fragment)
 
     def after_update(self) -> None:
         """Called after each update; target networks are tracked here."""

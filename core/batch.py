@@ -125,6 +125,11 @@ class Batch:
 
         return replace(self.map(move), state=map_tree(move, self.state))
 
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, from where a GPU fetches it by itself."""
+        state = map_tree(Tensor.pin_memory, self.state)
+        return replace(self.map(Tensor.pin_memory), state=state)
+
     def flatten(self) -> Batch:
         """Merge time and environment: ``[T, N, ...]`` becomes ``[T * N, ...]``."""
         return replace(self.map(lambda tensor: tensor.flatten(0, 1)), length=len(self))

@@ -85,6 +85,8 @@ class Learner:
 
     def prepare(self, batch: Batch) -> Batch:
         """What the memory passes every batch through: to the device, then the agent's own."""
+        if self.device.type == "cuda":  # pinned memory is copied while this process goes on
+            batch = batch.pinned()
         with torch.no_grad():
             return self.agent.prepare(batch.to(self.device, non_blocking=True))
 

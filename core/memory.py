@@ -13,6 +13,11 @@ from torch import Tensor
 Prepare = Callable[[Batch], Batch]
 
 
+def never() -> bool:
+    """Nothing beyond what is owed."""
+    return False
+
+
 class Memory(ABC):
     """Takes fragments, yields the minibatches that are owed for them.
 
@@ -58,8 +63,11 @@ class Memory(ABC):
         """Copy a fragment ``[T, N]``; the caller may reuse its tensors afterwards."""
 
     @abstractmethod
-    def batches(self, prepare: Prepare) -> Iterator[Batch]:
-        """Yield exactly the minibatches owed by now, each passed through ``prepare``."""
+    def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
+        """Yield exactly the minibatches owed by now, each passed through ``prepare``.
+
+        Then, while ``more`` says so, further ones that nobody is owed, if it can draw any twice.
+        """
 
     def feedback(self, batch: Batch, priority: Tensor | None) -> None:
         """Hand back the priorities that the objectives found for a minibatch."""

@@ -38,6 +38,76 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class WorkerStanding:
+    """How one worker did since the last time; what it does not know is ``None``.
+
+    Args:
+        number: which one.
+        env_steps_per_s: environment steps per second.
+        waits: share of its time in which it waited for the learner or for the other workers.
+        policy_lag: mean age, in updates, of the policy that its fragments were acted with.
+        restarts: how often it has been replaced, over the whole run.
+    """
+
+    number: int
+    env_steps_per_s: float
+    waits: float | None = None
+    policy_lag: float | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a source's workers did since the last time.
+
+    Args:
+        workers: one by one.
+        learner_waits: share of the time in which the learner waited for them.
+        policy_lag_max: largest lag of a fragment, in updates.
+        queued: mean number of fragments that were ready when the learner took one.
+        discarded: fragments dropped for their age, over the whole run.
+        advice: in a sentence, what holds the run up.
+    """
+
+    workers: list[WorkerStanding]
+    learner_waits: float | None = None
+    policy_lag_max: int | None = None
+    queued: float | None = None
+    discarded: int = 0
+    advice: str = ""
+
+    @property
+    def policy_lag(self) -> float | None:
+        """Mean over the workers that delivered something."""
+        known = [worker.policy_lag for worker in self.workers if worker.policy_lag is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def restarts(self) -> int:
+        """Over all workers and the whole run."""
+        return sum(worker.restarts for worker in self.workers)
+
+    def scalars(self) -> dict[str, float]:
+        """Numbers by tag, for TensorBoard and CSV."""
+        told: dict[str, float | None] = {
+            "workers/learner_waits": self.learner_waits,
+            "workers/policy_lag": self.policy_lag,
+            "workers/policy_lag_max": self.policy_lag_max,
+            "workers/queued_fragments": self.queued,
+            "workers/discarded_fragments": self.discarded or None,
+            "workers/restarts": self.restarts,
+        }
+        for worker in self.workers:
+            told |= {
+                f"worker_{worker.number}/env_steps_per_s": worker.env_steps_per_s,
+                f"worker_{worker.number}/waits": worker.waits,
+                f"worker_{worker.number}/policy_lag": worker.policy_lag,
+                f"worker_{worker.number}/restarts": worker.restarts,
+            }
+        return {tag: float(value) for tag, value in told.items() if value is not None}
+
+
 class Source(Protocol):
     """Delivers fragments. Implementations differ in where environments and acting live."""
 
@@ -46,6 +116,10 @@ class Source(Protocol):
 
     def collect(self) -> Batch:
         """The next fragment ``[T, N]``; its tensors are valid until the next call."""
+
+    def idle(self) -> bool:
+        """Whether the learner may make updates that nobody is owed, since no fragment waits."""
+        return False
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Let acting use new weights."""
@@ -61,13 +135,17 @@ class Source(Protocol):
     def report(self) -> Report:
         """Episodes and timings since the last call."""
 
-    def monitor(self) -> dict[str, float]:
-        """Scalars about workers since the last call; empty where there are none."""
-        return {}
+    def standing(self) -> Standing | None:
+        """How the workers did since the last call; ``None`` where there are none."""
+        return None
 
-    def advice(self) -> str:
-        """In a sentence, what holds the run up, if that is worth saying."""
-        return ""
+    def timed(self) -> list[tuple[Any, str, str]]:
+        """Methods to be timed in a profile: owner, name, and the activity it stands for."""
+        return []
+
+    def elsewhere(self) -> dict[str, float]:
+        """Seconds that workers have spent by activity, over the whole run."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue as if never interrupted."""

@@ -15,12 +15,12 @@ from coach.environments.actions import to_environment
 from coach.environments.arrays import EnvArrays
 from coach.environments.history import episode_seed
 from coach.environments.lanes import Lanes
-from coach.environments.vector import Step
+from coach.environments.vector import Step, VectorEnv
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 
-class NativeEnvs:
+class NativeEnvs(VectorEnv):
     """The environments of a native library; see `VectorEnv`.
 
     They are seeded together, once: from the run's seed, the id of the first and the number of its
@@ -43,18 +43,22 @@ class NativeEnvs:
         self.lanes, self.spec, self.num_envs = lanes, lanes.spec, lanes.num_envs
         self.seed, self.first_env = seed, first_env
         self.arrays = arrays or EnvArrays.allocate(self.spec, self.num_envs)
-        #: Number of every environment's episode, from 0.
-        self.episode = [-1] * self.num_envs
+        self._episode = [-1] * self.num_envs
         self._value = np.zeros(self.num_envs)
         self._length = np.zeros(self.num_envs, np.int64)
         self._translate = _to_lanes(self.spec.action)
 
+    @property
+    def episode(self) -> list[int]:
+        """Number of every environment's episode, from 0."""
+        return self._episode
+
     def reset(self) -> Any:
         """Begin an episode in every environment; returns the observations."""
-        self.episode = [number + 1 for number in self.episode]
+        self._episode = [number + 1 for number in self._episode]
         self._value[:], self._length[:] = 0.0, 0
         # Lanes get consecutive seeds from it, which must stay within 31 bits.
-        seed = episode_seed(self.seed, self.first_env, max(self.episode)) >> 1
+        seed = episode_seed(self.seed, self.first_env, max(self._episode)) >> 1
         assign(self.arrays.obs, ..., self.lanes.reset(seed))
         return self.arrays.obs
 
@@ -72,11 +76,11 @@ class NativeEnvs:
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers of the episodes."""
-        return {"episode": list(self.episode)}
+        return {"episode": list(self._episode)}
 
     def load_state_dict(self, state: dict[str, Any], repeat: bool = True) -> Any:
         """Begin the next episodes, also with ``repeat``; returns the observations."""
-        self.episode = list(state["episode"])
+        self._episode = list(state["episode"])
         return self.reset()
 
     def close(self) -> None:
@@ -90,7 +94,7 @@ class NativeEnvs:
         for i in ended.tolist():
             value, length = float(self._value[i]), int(self._length[i])
             episodes.append(Episode(self.first_env + i, value, length))
-            self.episode[i] += 1
+            self._episode[i] += 1
         self._value[ended], self._length[ended] = 0.0, 0
         return episodes
 

@@ -13,11 +13,11 @@ from coach.core.spec import Spec
 from coach.environments.actions import to_environment
 from coach.environments.arrays import EnvArrays
 from coach.environments.history import History, check_restored, taken
-from coach.environments.vector import Step
+from coach.environments.vector import Step, VectorEnv
 from numpy.typing import NDArray
 
 
-class SerialEnvs:
+class SerialEnvs(VectorEnv):
     """``num_envs`` environments in a loop; see `VectorEnv`.
 
     Args:
@@ -27,8 +27,6 @@ class SerialEnvs:
         first_env: global id of the first environment.
         arrays: where to write; left out, arrays of its own.
     """
-
-    restorable = True
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from coach.core.source import Episode
+from coach.core.source import Episode, Standing
 from coach.core.spec import Spec
 from numpy.typing import NDArray
 
@@ -59,6 +59,14 @@ class VectorEnv(Protocol):
 
         With ``repeat`` False unfinished episodes are given up and the next ones begin.
         """
+
+    @property
+    def episode(self) -> list[int]:
+        """Number of every environment's episode, from 0."""
+
+    def standing(self) -> Standing | None:
+        """How the workers did since the last call, where others step the environments."""
+        return None
 
     def close(self) -> None:
         """Close the environments."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from coach.core.batch import Batch
 from coach.core.errors import SettingError
-from coach.core.memory import Memory, Prepare, share_of_batch
+from coach.core.memory import Memory, Prepare, never, share_of_batch
 from coach.core.registry import register
 from coach.core.schema import Count, CountOrZero, Fraction, Positive
 from coach.core.spec import Spec
@@ -78,16 +78,12 @@ class Replay(Memory):
         self.sampler.added(added, dropped, first_errors(fragment, self.discount, self.n_step))
         self.env_steps += fragment.steps
 
-    def batches(self, prepare: Prepare) -> Iterator[Batch]:
+    def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
         while self.updates < self._due():
-            index, weight = self.sampler.draw(
-                self.stripes, self.batch_size, self.env_steps, self.rng
-            )
-            batch = self.stripes.gather(index, self.discount, self.n_step)
-            batch.weight = weight
             self.updates += 1
-            self._last = index
-            yield prepare(batch)
+            yield prepare(self._draw())
+        while self.env_steps > self.warmup and more():
+            yield prepare(self._draw())
 
     def feedback(self, batch: Batch, priority: Tensor | None) -> None:
         if priority is not None and batch.index is not None:
@@ -128,6 +124,13 @@ class Replay(Memory):
 
     def load_rows(self, rows: dict[str, Tensor]) -> None:
         journal.load_rows(self.stripes, rows)
+
+    def _draw(self) -> Batch:
+        index, weight = self.sampler.draw(self.stripes, self.batch_size, self.env_steps, self.rng)
+        batch = self.stripes.gather(index, self.discount, self.n_step)
+        batch.weight = weight
+        self._last = index
+        return batch
 
     def _due(self) -> int:
         # The small term absorbs rounding in ratios such as 0.1, which have no exact float.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from coach.core.batch import Batch, leaves
 from coach.core.errors import SettingError
 from coach.core.layout import transition_bytes
-from coach.core.memory import Memory, Prepare, share_of_batch
+from coach.core.memory import Memory, Prepare, never, share_of_batch
 from coach.core.registry import register
 from coach.core.schema import Count, Fraction
 from coach.core.spec import Spec
@@ -68,7 +68,7 @@ class Rollout(Memory):
             raise self._misfit(len(fragment))
         self._pending.append(fragment.clone())
 
-    def batches(self, prepare: Prepare) -> Iterator[Batch]:
+    def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
         if sum(part.steps for part in self._pending) < self.horizon * self.num_envs:
             return
         rollout, rest = self._take()

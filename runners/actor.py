@@ -9,7 +9,7 @@ import torch
 from coach.core.agent import Agent
 from coach.core.batch import Batch, State, leaves, map_tree, rebuild, select
 from coach.core.context import Context
-from coach.core.source import Report, Source
+from coach.core.source import Report, Source, Standing
 from coach.core.state import prefixed, under
 from coach.environments.vector import VectorEnv
 from coach.runners.fragment import FragmentBuffer
@@ -89,6 +89,18 @@ class Actor(Source):
         """Episodes and timings since the last call."""
         report, self._report = self._report, Report()
         return report
+
+    def standing(self) -> Standing | None:
+        """How those did who step the environments, if others do."""
+        return self.envs.standing()
+
+    def timed(self) -> list[tuple[Any, str, str]]:
+        """Stepping the environments, acting, and stacking what comes of it."""
+        return [
+            (self, "collect", "stacking fragments"),
+            (self.envs, "step", "environments"),
+            (self.agent, "act", "acting"),
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Step, random stream, recurrent state and environments."""

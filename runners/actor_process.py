@@ -14,15 +14,37 @@ from coach.core.agent import Agent
 from coach.core.schema import build_part
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
+from coach.environments.vector import VectorEnv
 from coach.runners.actor import Actor
 from coach.runners.board import WeightBoard
 from coach.runners.channel import Channel
+from coach.runners.lockstep import LockstepEnvs
 from coach.runners.shared import SharedBlock
 from coach.runners.slot import Slot
 from coach.runners.storage import thaw
+from coach.runners.worker import Tolerance, WorkerKind
 
 FREE, FILLED = b"f", b"d"
 _NICE = 5  # actors give way to the learner, which all of them depend on
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """Who steps the environments of an actor that does not do so itself.
+
+    Args:
+        workers: how many.
+        kind: process or thread.
+        tolerance: how many failures of theirs are put up with.
+        timeout: seconds after which a silent one counts as hung.
+        plugins: imported by them.
+    """
+
+    workers: int
+    kind: WorkerKind
+    tolerance: Tolerance
+    timeout: float
+    plugins: list[str]
 
 
 @dataclass
@@ -43,6 +65,8 @@ class ActorWork:
         acted: example of what the agent records with each action, frozen.
         ring: the actor's slots.
         board: the weights.
+        device: where it acts.
+        hosting: who steps the environments; ``None`` is the actor itself.
     """
 
     environment: EnvironmentSettings
@@ -58,6 +82,8 @@ class ActorWork:
     acted: bytes
     ring: SharedBlock
     board: SharedBlock
+    device: str
+    hosting: Hosting | None
 
 
 def act_for_learner(channel: Channel, work: ActorWork) -> None:
@@ -66,7 +92,7 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
         with suppress(OSError):
             os.nice(_NICE)
     agent: Agent = build_part("agent", work.agent, "agent", spec=work.spec).value
-    agent.requires_grad_(False)
+    agent.to(work.device).requires_grad_(False)
     board = WeightBoard(agent.policy, work.board)
     first, count = work.share.start, len(work.share)
     ids = torch.arange(first, first + count)
@@ -76,10 +102,9 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
         Slot(work.spec, work.fragment_length, ids, acted, state, work.ring.zeros)
         for _ in range(work.slots)
     ]
-    envs = work.environment.vector(count, work.env_seed, first)
-    actor = Actor(
-        agent, envs, work.fragment_length, work.seed, first_env=first, num_envs=work.num_envs
-    )
+    envs = _environments(work)
+    length, total = work.fragment_length, work.num_envs
+    actor = Actor(agent, envs, length, work.seed, work.device, first, total)
     actor.load_state_dict({"step": 0, "episode": work.episode})
     version = -2
     try:
@@ -95,8 +120,25 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
             report = actor.report()
             slot.version[0] = version
             slot.seconds[:] = report.seconds["env"], report.seconds["act"], waited
-            slot.episode[:] = envs.state_dict()["episode"]
+            slot.episode[:] = envs.episode
             slot.write_episodes(report.episodes)
             channel.send(FILLED, message.value)
     finally:
         actor.close()
+
+
+def _environments(work: ActorWork) -> VectorEnv:
+    hosting, count = work.hosting, len(work.share)
+    if hosting is None:
+        return work.environment.vector(count, work.env_seed, work.share.start)
+    return LockstepEnvs(
+        work.environment,
+        work.spec,
+        count,
+        hosting.workers,
+        hosting.kind,
+        work.env_seed,
+        hosting.tolerance,
+        hosting.timeout,
+        hosting.plugins,
+    )

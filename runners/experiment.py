@@ -128,6 +128,7 @@ def build_experiment(
         say,
         clock,
         portion,
+        memory.order,
     )
     source, note = (make_share(scene), "") if partner else make_source(scene)
     return Experiment(

@@ -52,7 +52,8 @@ class FragmentBuffer:
             discount=zeros((length, count), torch.float32),
             next_obs=allocate(observation, length, count, zeros=zeros),
             boundary=zeros((length, count), torch.bool),
-            extras={n: zeros((length, *v.shape), v.dtype) for n, v in acted.items()},
+            # Sorted, so that both sides of a shared block lay them out alike.
+            extras={n: zeros((length, *v.shape), v.dtype) for n, v in sorted(acted.items())},
             state=map_tree(lambda t: zeros(tuple(t.shape), t.dtype), state),
             env_ids=env_ids,
         )

@@ -59,7 +59,7 @@ def serve_gradients(channel: Channel, work: GradientWork) -> None:
 
     def after_free_fragment() -> None:
         source.ctx.step = clock.env_steps
-        ledger.episode[share.start : share.stop] = source.envs.state_dict()["episode"]
+        ledger.episode[share.start : share.stop] = source.envs.episode
         if channel.waiting():  # raises once the run is gone
             channel.receive()
             keeping.hand_over()

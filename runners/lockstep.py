@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ import torch
 from coach.core.batch import map_tree
 from coach.core.errors import CoachError
 from coach.core.layout import Zeros, action_layout, assign, named_leaves
-from coach.core.source import Episode
+from coach.core.source import Episode, Standing, WorkerStanding
 from coach.core.spec import Spec
 from coach.environments.arrays import EnvArrays
 from coach.environments.history import History, share
 from coach.environments.making import EnvironmentSettings
-from coach.environments.vector import Step
+from coach.environments.vector import Step, VectorEnv
 from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.shared import SharedBlock
 from coach.runners.shared import share as share_memory
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 STEP, DONE = b"s", b"d"
 
 
-class LockstepEnvs:
+class LockstepEnvs(VectorEnv):
     """``num_envs`` environments in ``workers`` processes or threads; see `VectorEnv`.
 
     Actions and outcomes are shared arrays; a byte each way says whose turn it is. A worker that
@@ -45,8 +46,6 @@ class LockstepEnvs:
         plugins: imported by worker processes.
     """
 
-    restorable = True
-
     def __init__(
         self,
         environment: EnvironmentSettings,
@@ -64,10 +63,18 @@ class LockstepEnvs:
         self.tolerance = tolerance
         self.shares = spread(num_envs, workers)
         self.workers = [Worker(n, kind, serve_envs, plugins or []) for n in range(workers)]
-        self._block = share_memory(lambda zeros: _Arrays.allocate(spec, num_envs, zeros))
-        self._arrays = _Arrays.allocate(spec, num_envs, self._block.again().zeros)
+        sizes = (spec, num_envs, workers)
+        self._block = share_memory(lambda zeros: _Arrays.allocate(*sizes, zeros))
+        self._arrays = _Arrays.allocate(*sizes, self._block.again().zeros)
         self._before = EnvArrays.allocate(spec, num_envs).obs
         self._history = History(num_envs, seed)
+        self._mark, self._steps, self._waited = perf_counter(), 0, 0.0
+        self._busy = self._arrays.busy.copy()
+
+    @property
+    def episode(self) -> list[int]:
+        """Number of every environment's episode, from 0."""
+        return self._history.episode
 
     def reset(self) -> Any:
         """Begin an episode in every environment; returns the observations."""
@@ -82,7 +89,7 @@ class LockstepEnvs:
         action = action.copy()  # the history keeps its rows
         self._arrays.action[...] = action
         assign(self._before, ..., arrays.obs)
-        failures: dict[Worker, str] = {}
+        begin, failures = perf_counter(), dict[Worker, str]()
         for worker in self.workers:
             try:
                 worker.channel.send(STEP)
@@ -92,6 +99,8 @@ class LockstepEnvs:
             failure = self._wait(worker, self.timeout)
             if failure is not None:
                 failures[worker] = failure
+        self._waited += perf_counter() - begin
+        self._steps += 1
         for i in range(self.num_envs):
             history.record(i, action[i])
         lost = [self._recover(worker, failure) for worker, failure in failures.items()]
@@ -102,6 +111,24 @@ class LockstepEnvs:
                 episodes.append(Episode(i, float(arrays.value[i]), length))
                 history.begin(i)
         return arrays.step(episodes)
+
+    def standing(self) -> Standing:
+        """How the workers did since the last call."""
+        now = perf_counter()
+        wall, busy = max(now - self._mark, 1e-9), self._arrays.busy - self._busy
+        waits = self._waited / wall
+        workers = [
+            WorkerStanding(
+                number,
+                self._steps * len(part) / wall,
+                float(np.clip(1 - busy[number] / wall, 0.0, 1.0)),
+                restarts=self.tolerance.of[number],
+            )
+            for number, part in enumerate(self.shares)
+        ]
+        self._mark, self._steps, self._waited = now, 0, 0.0
+        self._busy = self._arrays.busy.copy()
+        return Standing(workers, waits, advice=_advice(waits))
 
     def state_dict(self) -> dict[str, Any]:
         """The history of unfinished episodes, and the observations they have come to."""
@@ -147,6 +174,8 @@ class LockstepEnvs:
             freeze(mine),
             repeat,
             self._block.again(),
+            len(self.workers),
+            worker.number,
         )
         worker.start(setup)
 
@@ -193,6 +222,8 @@ class EnvWork:
         state: where to go on, frozen; episode numbers at least.
         repeat: bring unfinished episodes back rather than begin the next ones.
         block: actions and outcomes of all environments.
+        workers: how many there are.
+        number: which of them this is.
     """
 
     environment: EnvironmentSettings
@@ -203,24 +234,36 @@ class EnvWork:
     state: bytes
     repeat: bool
     block: SharedBlock
+    workers: int
+    number: int
 
 
 @dataclass
 class _Arrays:
     action: NDArray[Any]
     envs: EnvArrays
+    busy: NDArray[np.float64]  # [W] seconds that each worker has spent in its environments
 
     @staticmethod
-    def allocate(spec: Spec, num_envs: int, zeros: Zeros) -> _Arrays:
+    def allocate(spec: Spec, num_envs: int, workers: int, zeros: Zeros) -> _Arrays:
         shape, dtype = action_layout(spec.action)
         action = zeros((num_envs, *shape), dtype).numpy()
-        return _Arrays(action, EnvArrays.allocate(spec, num_envs, zeros))
+        envs = EnvArrays.allocate(spec, num_envs, zeros)
+        return _Arrays(action, envs, zeros((workers,), torch.float64).numpy())
+
+
+def _advice(learner_waits: float) -> str:
+    if learner_waits < 0.2:
+        return "learner-bound: more workers will not help"
+    if learner_waits > 0.6:
+        return "environment-bound: more workers help as long as there are free CPUs"
+    return "balanced: environments and learner take similar shares of the time"
 
 
 def serve_envs(channel: Channel, work: EnvWork) -> None:
     """What a worker does: step its environments whenever it is told to."""
     begin, end = work.share.start, work.share.stop
-    arrays = _Arrays.allocate(work.spec, work.num_envs, work.block.zeros)
+    arrays = _Arrays.allocate(work.spec, work.num_envs, work.workers, work.block.zeros)
     rows = arrays.envs.rows(begin, end)
     envs = work.environment.vector(end - begin, work.seed, begin, arrays=rows)
     try:
@@ -228,7 +271,9 @@ def serve_envs(channel: Channel, work: EnvWork) -> None:
         channel.send(DONE)
         while True:
             channel.receive()
+            since = perf_counter()
             envs.step(arrays.action[begin:end])
+            arrays.busy[work.number] += perf_counter() - since
             channel.send(DONE)
     finally:
         envs.close()

@@ -9,6 +9,7 @@ from coach.core.learner import Learner
 from coach.core.memory import Memory
 from coach.core.source import Source
 from coach.runners.clock import Clock
+from coach.runners.updates import updates
 from coach.telemetry.telemetry import Telemetry
 
 
@@ -30,9 +31,7 @@ def train(
         begin = perf_counter()
         memory.write(fragment)
         clock.advance(fragment.steps)
-        for batch in memory.batches(learner.prepare):  # exactly the updates now owed
-            update = learner.step(batch, clock.env_steps)
-            memory.feedback(batch, update.priority)
+        for update in updates(learner, memory, source.idle, clock.env_steps):  # those now owed
             log.update(update.metrics)
         learner.agent.observe(fragment)
         source.publish(learner.agent.policy, learner.version)

@@ -15,6 +15,7 @@ from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
 from coach.environments.vector import VectorEnv
 from coach.runners.actor import Actor
+from coach.runners.actor_process import Hosting
 from coach.runners.clock import Clock
 from coach.runners.exchange import CommonClock, Portion, SharedClock
 from coach.runners.lockstep import LockstepEnvs
@@ -43,6 +44,7 @@ class Scene:
         say: told about failures of workers.
         clock: of the run.
         portion: which of the environments this process has, if gradients are exchanged.
+        memory_order: kind of the memory, see `coach.core.memory.Memory.order`.
     """
 
     environment: EnvironmentSettings
@@ -57,6 +59,7 @@ class Scene:
     say: Callable[[str], None]
     clock: Clock
     portion: Portion
+    memory_order: str
 
     @property
     def agent(self) -> Agent:
@@ -76,6 +79,7 @@ def make_source(scene: Scene) -> tuple[Source, str]:
         SettingError: the mode cannot be right for this agent, or the workers do not fit.
     """
     run = scene.run
+    _check_async_only(run)
     if run.mode == "single":
         if run.workers not in (None, 1):
             raise SettingError(
@@ -94,6 +98,20 @@ def make_source(scene: Scene) -> tuple[Source, str]:
         )
         return _actor(scene, envs), f"Mode sync: {placement.words}"
     return _ring(scene, workers)
+
+
+def _check_async_only(run: RunSettings) -> None:
+    free = run.mode == "async" and run.exchange == "experience"
+    for name, wanted in (
+        ("inference", run.inference == "server"),
+        ("free_learner", run.free_learner),
+    ):
+        if wanted and not free:
+            raise SettingError(
+                f"run.{name}",
+                "this needs actors that run ahead of the learner",
+                "Add --mode async --exchange experience, or remove it.",
+            )
 
 
 def make_share(scene: Scene) -> Actor:
@@ -229,26 +247,49 @@ def _ring(scene: Scene, workers: int) -> tuple[Source, str]:
             "Use --mode sync or --exchange gradients; allow a lag (agent.max_policy_lag of ppo); "
             "or take an agent that corrects for it, see docs/modes.md.",
         )
-    kind: WorkerKind = "thread" if run.worker_kind == "thread" else "process"
+    if run.free_learner and scene.memory_order != "replay":
+        raise SettingError(
+            "run.free_learner",
+            "a rollout is learned from a stated number of times, so there is nothing to do freely",
+            "Remove it, or raise memory.epochs.",
+        )
+    tolerance = Tolerance(run.max_restarts, scene.say)
+    placement = _apart(scene, workers)
+    assert placement.kind is not None
+    device, hosting, count, kind = "cpu", None, workers, placement.kind
+    words = f"{workers} actors, one {kind} each{placement.words}"
+    if run.inference == "server":
+        hosting = Hosting(workers, kind, tolerance, run.worker_timeout, scene.plugins)
+        device, count, kind = str(scene.learner.device), 1, "thread"
+        words = f"one thread acts on {device} for {words.replace('actors', 'workers', 1)}"
     seeds = [
-        derived_seed(run.seed, f"actor {number}" if number else "actor")
-        for number in range(workers)
+        derived_seed(run.seed, f"actor {number}" if number else "actor") for number in range(count)
     ]
     actors = Actors(
         scene.environment,
         scene.spec,
         scene.agent_settings,
         run.envs,
-        workers,
+        count,
         run.slots,
         scene.fragment_length,
         kind,
         (derived_seed(run.seed, "environments"), seeds),
         run.worker_timeout,
         scene.plugins,
+        run.free_learner,
+        device,
+        hosting,
     )
-    source = RingSource(actors, agent, Tolerance(run.max_restarts, scene.say), scene.clock)
-    return source, f"Mode async: {workers} actors, one {kind} each"
+    return RingSource(actors, agent, tolerance, scene.clock), f"Mode async: {words}"
+
+
+def _apart(scene: Scene, workers: int) -> Placement:
+    """Threads or processes for workers that must not be this thread."""
+    if scene.run.worker_kind != "auto":
+        return Placement(scene.run.worker_kind, "")
+    found = choose_placement(scene.environment, scene.run.envs, workers, apart=True)
+    return Placement(found.kind, f" ({found.words})")
 
 
 def _placement(scene: Scene, workers: int) -> Placement:

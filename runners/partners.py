@@ -13,7 +13,7 @@ from coach.core.batch import Batch
 from coach.core.flat import FlatParameters
 from coach.core.learner import Learner
 from coach.core.optimizer import Stepper
-from coach.core.source import Episode, Report, Source
+from coach.core.source import Episode, Report, Source, Standing, WorkerStanding
 from coach.core.state import prefixed, under
 from coach.runners.actor import Actor
 from coach.runners.channel import ChannelClosedError
@@ -146,15 +146,14 @@ class Partners:
                 "(run.worker_timeout)"
             ) from error
 
-    def speeds(self) -> dict[str, float]:
-        """Environment steps per second of every worker since the last call, and restarts."""
-        (before, steps), now = self._mark, perf_counter()
-        counted = self.ledger.steps.tolist()
-        self._mark = (now, counted)
-        scalars: dict[str, float] = {"actors/restarts": self.tolerance.restarts}
-        for number, (old, new) in enumerate(zip(steps, counted)):
-            scalars[f"actor_{number}/env_steps_per_s"] = (new - old) / max(now - before, 1e-9)
-        return scalars
+    def standing(self, steps: list[int], learner_waits: float | None = None) -> Standing:
+        """How all workers did since the last call, given their steps so far."""
+        (since, before), now = self._mark, perf_counter()
+        self._mark, wall = (now, steps), max(now - since, 1e-9)
+        speeds = [(new - old) / wall for old, new in zip(before, steps)]
+        restarts = self.tolerance.of
+        workers = [WorkerStanding(n, speed, restarts=restarts[n]) for n, speed in enumerate(speeds)]
+        return Standing(workers, learner_waits and learner_waits / wall)
 
     def stop(self) -> None:
         """End all workers."""
@@ -180,11 +179,13 @@ class AveragingSource(Source):
 
     def __init__(self, actor: Actor, partners: Partners, learner: Learner, clock: Clock) -> None:
         self.actor, self.partners, self.learner, self.clock = actor, partners, learner, clock
+        learner.apply = _Watched(Averaged(partners.count), self._together)
         self._meeting = tempfile.TemporaryDirectory(prefix="coach-")
         self._running = False
         self._repeat = True
         self._saved: dict[str, dict[str, Any]] = {}  # by partner
         self._fragments = 0
+        self._waited = 0.0
         self._episodes: list[Episode] = []
 
     def collect(self) -> Batch:
@@ -221,9 +222,15 @@ class AveragingSource(Source):
         self._episodes = []
         return report
 
-    def monitor(self) -> dict[str, float]:
-        """Restarts; all workers are equally fast."""
-        return {"actors/restarts": self.partners.tolerance.restarts}
+    def standing(self) -> Standing:
+        """How the workers did, which are equally fast."""
+        mine, waited = self.clock.env_steps // self.partners.count, self._waited
+        self._waited = 0.0
+        return self.partners.standing([mine] * self.partners.count, waited)
+
+    def timed(self) -> list[tuple[Any, str, str]]:
+        """What this process does itself."""
+        return self.actor.timed()
 
     def state_dict(self) -> dict[str, Any]:
         """State of every worker."""
@@ -276,14 +283,16 @@ class AveragingSource(Source):
             if message.kind == FAILED:
                 raise WorkerError(f"Worker {worker.number} did not start: {message.text}")
         join_group(meeting, Portion(0, partners.count), self.learner.device, partners.timeout)
-        self.learner.apply = _Watched(Averaged(partners.count), self._together)
 
     def _together(self, act: Callable[[], Any]) -> Any:
         """Do something in which all workers take part."""
+        begin = perf_counter()
         try:
             return act()
         except (RuntimeError, ChannelClosedError, TimeoutError, WorkerError) as error:
             raise LostPartnerError(self._failures() or self._in_words(error)) from error
+        finally:
+            self._waited += perf_counter() - begin
 
     def _failures(self) -> str:
         """What partners say of it; one that died is known a little later than its silence."""
@@ -373,9 +382,13 @@ class HogwildSource(Source):
         report.episodes += self.partners.episodes(None)
         return report
 
-    def monitor(self) -> dict[str, float]:
-        """Speed of every worker, and restarts."""
-        return self.partners.speeds()
+    def standing(self) -> Standing:
+        """How the workers did."""
+        return self.partners.standing(self.partners.ledger.steps.tolist())
+
+    def timed(self) -> list[tuple[Any, str, str]]:
+        """What this process does itself."""
+        return self.actor.timed()
 
     def state_dict(self) -> dict[str, Any]:
         """State of every worker; one that has just failed is left with its episode numbers."""

@@ -27,15 +27,23 @@ class Placement:
     words: str
 
 
-def choose_placement(environment: EnvironmentSettings, num_envs: int, workers: int) -> Placement:
+def choose_placement(
+    environment: EnvironmentSettings, num_envs: int, workers: int, apart: bool = False
+) -> Placement:
     """Time some random steps of one environment, and choose.
 
     What is chosen changes nothing but the speed.
+
+    Args:
+        environment: settings of one environment.
+        num_envs: over all workers.
+        workers: how many could share them.
+        apart: never choose this thread.
     """
     wall, busy = time_steps(environment)
     took = f"a step takes {_shown(wall)}"
     saved = wall * (num_envs - -(-num_envs // workers))
-    if workers == 1 or saved <= HANDOVER_SECONDS:
+    if not apart and (workers == 1 or saved <= HANDOVER_SECONDS):
         return Placement(
             None,
             f"environments stay in this thread: {took}, so sharing {num_envs} of them among "
@@ -43,10 +51,15 @@ def choose_placement(environment: EnvironmentSettings, num_envs: int, workers: i
             f"({_shown(HANDOVER_SECONDS)})",
         )
     if busy < 0.5 * wall:
-        return Placement("thread", f"{workers} threads: {took}, most of it waiting")
+        return _chosen("thread", workers, f"{took}, most of it waiting", apart)
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return Placement("thread", f"{workers} threads: {took}, and this Python has no global lock")
-    return Placement("process", f"{workers} processes: {took}, most of it computing")
+        return _chosen("thread", workers, f"{took}, and this Python has no global lock", apart)
+    return _chosen("process", workers, f"{took}, most of it computing", apart)
+
+
+def _chosen(kind: WorkerKind, workers: int, why: str, apart: bool) -> Placement:
+    plural = "processes" if kind == "process" else "threads"
+    return Placement(kind, why if apart else f"{workers} {plural}: {why}")
 
 
 def time_steps(environment: EnvironmentSettings) -> tuple[float, float]:

@@ -16,22 +16,22 @@ from functools import partial
 from time import monotonic, perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from coach.core.agent import Agent
 from coach.core.batch import Batch, map_tree
 from coach.core.context import Context
 from coach.core.layout import Zeros, allocate, observation_layout
-from coach.core.source import Report, Source
+from coach.core.source import Report, Source, Standing
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
-from coach.runners.actor_process import FILLED, FREE, ActorWork, act_for_learner
+from coach.runners.actor_process import FILLED, FREE, ActorWork, Hosting, act_for_learner
 from coach.runners.board import WeightBoard
 from coach.runners.channel import ChannelClosedError, Message
 from coach.runners.clock import Clock, InterruptedRunError
 from coach.runners.shared import share
 from coach.runners.slot import Slot
 from coach.runners.storage import freeze
+from coach.runners.tally import Tally
 from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind, spread
 from torch import Tensor, nn
 
@@ -52,6 +52,9 @@ class Actors:
         seeds: of the environments and of each actor's random stream.
         timeout: seconds after which a silent actor counts as hung.
         plugins: imported by actor processes.
+        free_learner: whether the learner makes more updates than are owed while it waits.
+        device: where actors act.
+        hosting: who steps the environments, if the actor does not.
     """
 
     environment: EnvironmentSettings
@@ -65,6 +68,9 @@ class Actors:
     seeds: tuple[int, list[int]]
     timeout: float
     plugins: list[str]
+    free_learner: bool = False
+    device: str = "cpu"
+    hosting: Hosting | None = None
 
 
 class RingSource(Source):
@@ -137,6 +143,13 @@ class RingSource(Source):
             self.episode[i] = episode
         return batch
 
+    def idle(self) -> bool:
+        """Whether the learner runs free and no fragment waits."""
+        if not self.actors.free_learner or self.clock.stop:
+            return False
+        self._listen(timeout=0.0)
+        return not self._filled
+
     def publish(self, policy: nn.Module, version: int) -> None:
         """Let actors use new weights, and the taken slot."""
         if version != self.version or self._refreshed:
@@ -150,17 +163,17 @@ class RingSource(Source):
         report.seconds = self._tally.take_waiting()
         return report
 
-    def monitor(self) -> dict[str, float]:
-        """Per worker: speed, lag, queue, restarts, waiting; since the last call."""
-        scalars = self._tally.take()
-        scalars["actors/restarts"] = self.tolerance.restarts
-        if self.discarded:
-            scalars["actors/discarded_fragments"] = self.discarded
-        return scalars
+    def standing(self) -> Standing:
+        """Per worker: speed, lag, waiting, restarts; for all: queue and waiting."""
+        return self._tally.take(self.tolerance.of, self.discarded)
 
-    def advice(self) -> str:
-        """Whether the learner or the actors hold the run up."""
-        return self._tally.advice
+    def timed(self) -> list[tuple[Any, str, str]]:
+        """Waiting is all that is left to do here."""
+        return [(self, "collect", "waiting for actors")]
+
+    def elsewhere(self) -> dict[str, float]:
+        """What the actors spent their time with."""
+        return self._tally.totals()
 
     def state_dict(self) -> dict[str, Any]:
         """Steps taken and the number of every environment's episode; fragments in flight go."""
@@ -209,6 +222,8 @@ class RingSource(Source):
             freeze({n: t.new_zeros(len(part), *t.shape[1:]) for n, t in self._acted.items()}),
             self._blocks[number].again(),
             self.board.block.again(),
+            actors.device,
+            actors.hosting,
         )
         worker.start(work)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
@@ -269,73 +284,6 @@ class RingSource(Source):
         self._selector.unregister(worker.channel)
         self.tolerance.restart(worker, failure)
         self._start(worker)
-
-
-class Tally:
-    """What actors did since it was last asked for.
-
-    Args:
-        workers: number of actors.
-    """
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._clear()
-        self._learner_waited = 0.0
-        self.advice = ""
-
-    def note(self, number: int, slot: Slot, lag: int, waited: float, queued: int) -> None:
-        """Take in a fragment."""
-        self._steps[number] += slot.fragment.batch.steps
-        self._seconds[number] += slot.seconds
-        self._lags[number].append(lag)
-        self._queued.append(queued)
-        self._learner_waited += waited
-        self._waited += waited
-
-    def take_waiting(self) -> dict[str, float]:
-        """Seconds that the learner waited for data."""
-        waited, self._learner_waited = self._learner_waited, 0.0
-        return {"wait": waited}
-
-    def take(self) -> dict[str, float]:
-        """Scalars by tag."""
-        wall = max(perf_counter() - self._begin, 1e-9)
-        lags = [lag for of_worker in self._lags for lag in of_worker]
-        scalars = {
-            "actors/policy_lag": float(np.mean(lags)) if lags else 0.0,
-            "actors/policy_lag_max": float(max(lags, default=0)),
-            "actors/queued_fragments": float(np.mean(self._queued)) if self._queued else 0.0,
-            "actors/learner_waits": self._waited / wall,
-        }
-        for number in range(self.workers):
-            env, act, wait = self._seconds[number].tolist()
-            busy = max(env + act + wait, 1e-9)
-            tag = f"actor_{number}"
-            scalars[f"{tag}/env_steps_per_s"] = self._steps[number] / wall
-            scalars[f"{tag}/waits_for_slot"] = wait / busy
-            if self._lags[number]:
-                scalars[f"{tag}/policy_lag"] = float(np.mean(self._lags[number]))
-        actors_wait = float(self._seconds[:, 2].sum() / max(self._seconds.sum(), 1e-9))
-        self.advice = _advice(self._waited / wall, actors_wait)
-        self._clear()
-        return scalars
-
-    def _clear(self) -> None:
-        self._begin = perf_counter()
-        self._steps = [0] * self.workers
-        self._seconds = np.zeros((self.workers, 3))
-        self._lags: list[list[int]] = [[] for _ in range(self.workers)]
-        self._queued: list[int] = []
-        self._waited = 0.0
-
-
-def _advice(learner_waits: float, actors_wait: float) -> str:
-    if learner_waits < 0.1 and actors_wait > 0.3:
-        return "learner-bound: more workers will not help"
-    if learner_waits > 0.3 and actors_wait < 0.1:
-        return "actor-bound: more workers help as long as there are free CPUs"
-    return "balanced: actors and learner wait little for each other"
 
 
 def _example(agent: Agent, spec: Spec) -> dict[str, Tensor]:

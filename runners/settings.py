@@ -22,6 +22,11 @@ class RunSettings:
         workers: processes or threads that share the environments; left out, one per CPU in sync and
             async.
         worker_kind: auto times the environment and says what it chose.
+        inference: who chooses actions in async: actors, each for its own environments; or server,
+            one thread beside the learner and on its device for all of them in one batch, while
+            the workers only step environments.
+        free_learner: in async, let the learner make more updates than memory.updates_per_step
+            states while it waits for experience. Off, the ratio is the same in every mode.
         slots: fragments that each actor may be ahead of the learner (async); 1 is lockstep.
         worker_timeout: seconds after which a silent worker counts as hung.
         max_restarts: failed workers that the run replaces before it gives up.
@@ -45,6 +50,8 @@ class RunSettings:
         exchange: Literal["experience", "gradients"] = "experience",
         workers: Count | None = None,
         worker_kind: Literal["auto", "process", "thread"] = "auto",
+        inference: Literal["actors", "server"] = "actors",
+        free_learner: bool = False,
         slots: Count = 2,
         worker_timeout: Positive = 60.0,
         max_restarts: CountOrZero = 10,
@@ -60,7 +67,7 @@ class RunSettings:
         histograms: bool = False,
     ) -> None:
         self.steps, self.mode, self.envs, self.seed = steps, mode, envs, seed
-        self.exchange = exchange
+        self.exchange, self.inference, self.free_learner = exchange, inference, free_learner
         self.workers, self.worker_kind, self.slots = workers, worker_kind, slots
         self.worker_timeout, self.max_restarts = worker_timeout, max_restarts
         self.device, self.threads, self.fragment_length = device, threads, fragment_length

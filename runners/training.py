@@ -27,6 +27,7 @@ from coach.runners.seeds import derived_seed
 from coach.runners.storage import to_json, unwritable, write_file
 from coach.runners.worker import WorkerError
 from coach.telemetry.console import LiveView
+from coach.telemetry.profile import Profile
 from coach.telemetry.telemetry import Telemetry
 from coach.telemetry.tensorboard import TensorBoard
 from rich.console import Console
@@ -77,6 +78,7 @@ class Run:
         experiment.source.keep_in(folder)
         self.clock, workers = experiment.clock, experiment.portion.workers
         self.checkpointer = Checkpointer(folder, memory, run.keep_checkpoints, workers)
+        self.profile: Profile | None = None
         self.best: float | None = None
         self.last: float | None = None
         state: dict[str, Any] = {}
@@ -116,6 +118,8 @@ class Run:
         """
         begin = perf_counter()
         experiment, clock = self.experiment, self.clock
+        if self.profile is not None:
+            self.profile.start()
         try:
             with _signals(clock, self.view.say):
                 if experiment.source.fragile and not checkpoints(self.folder):
@@ -139,11 +143,37 @@ class Run:
             self._save()  # what has been learned stays
             raise
         finally:
+            if self.profile is not None:
+                self.profile.stop()
             self.log.view.close()
             experiment.source.close()
         seconds = perf_counter() - begin
         self._finish(seconds)
         return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best)
+
+    def watch(self, profile: Profile) -> None:
+        """Have everything timed that this process will do."""
+        experiment, self.profile = self.experiment, profile
+        agent, learner, memory = experiment.agent, experiment.learner, experiment.memory
+        for owner, method, label in [
+            *experiment.source.timed(),
+            (experiment.source, "publish", "publishing weights"),
+            (memory, "write", "storing"),
+            (memory, "batches", "sampling"),
+            (memory, "feedback", "priorities"),
+            (agent, "prepare", "preparing batches"),
+            *((agent, goal.name, f"objective {goal.name}") for goal in learner.objectives),
+            (learner, "step", "gradients"),
+            (learner, "apply", "optimiser steps"),
+            (agent, "after_update", "targets"),
+            (agent, "observe", "running statistics"),
+            (self.log, "update", "telemetry"),
+            (self.log, "fragment", "telemetry"),
+        ]:
+            profile.watch(owner, method, label)
+        profile.watch(self, "_evaluate", "evaluation", whole=True)
+        profile.watch(self.checkpointer, "save", "checkpoints", whole=True)
+        profile.watch(self.checkpointer, "tick", "checkpoints", whole=True)
 
     def _after_fragment(self) -> None:
         run, evaluation = self.experiment.run, self.experiment.evaluation
@@ -258,7 +288,12 @@ def carry_through(run: Run, plugins: list[str]) -> tuple[Run, Result]:
             )
             settings, _ = run_folder.read(run.folder)
             settings["run"]["restore_environments"] = False
-            run = resume(run.folder, settings, run.view.console, plugins, run.view.quiet)
+            before, run = (
+                run,
+                resume(run.folder, settings, run.view.console, plugins, run.view.quiet),
+            )
+            if before.profile is not None:
+                run.watch(before.profile)
 
 
 def resume(

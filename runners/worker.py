@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -110,6 +111,8 @@ class Tolerance:
 
     def __init__(self, most: int, say: Callable[[str], None]) -> None:
         self.most, self.say, self.restarts = most, say, 0
+        #: Restarts of each worker, by its number.
+        self.of: Counter[int] = Counter()
 
     def restart(self, worker: Worker, failure: str) -> None:
         """End a worker that failed, and report it; the caller then starts it again.
@@ -134,6 +137,7 @@ class Tolerance:
                 "with --resume.",
             )
         self.restarts += 1
+        self.of[number] += 1
         self.say(
             f"Worker {number} failed and is restarted with fresh episodes "
             f"({self.restarts} of at most {self.most} restarts): {failure}"

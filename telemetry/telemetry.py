@@ -59,6 +59,7 @@ class Telemetry:
         self._evaluation: dict[str, float] = {}
         self._env_steps = 0
         self._spent = Timing()
+        self._advice = ""
 
     def update(self, metrics: Mapping[str, Tensor]) -> None:
         """Note the metrics of one update; nothing is fetched yet."""
@@ -133,7 +134,14 @@ class Telemetry:
             "episodes": self._episode_count,
         }
         self.progress.add({**counts, **line, **self._evaluation})
-        timing = self._spent.take(env_steps, learner.version) | self.source.monitor()
+        timing = self._spent.take(env_steps, learner.version)
+        standing = self.source.standing()
+        if standing is not None:
+            timing |= standing.scalars()
+            self.view.workers(standing)
+            if standing.advice != self._advice:
+                self._advice = standing.advice
+                self.board.text("advice", standing.advice, env_steps)
         self.timing.add({"env_steps": env_steps, **timing})
         self.board.scalars({**line, **timing}, env_steps)
         if self.histograms:

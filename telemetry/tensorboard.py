@@ -28,9 +28,9 @@ class TensorBoard:
             if value is not None:
                 self.writer.add_scalar(tag, value, step)
 
-    def text(self, tag: str, text: str) -> None:
+    def text(self, tag: str, text: str, step: int = 0) -> None:
         """Write preformatted text."""
-        self.writer.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), 0)
+        self.writer.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), step)
 
     def histograms(self, action: Tensor, module: nn.Module, step: int) -> None:
         """Write the actions taken and every weight tensor."""

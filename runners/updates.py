@@ -1,0 +1,49 @@
+"""The updates owed for a fragment, one after the other or, on a GPU, one ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from coach.core.batch import Batch
+from coach.core.learner import Learner, Update
+from coach.core.memory import Memory
+from torch import Tensor
+
+
+def updates(
+    learner: Learner, memory: Memory, more: Callable[[], bool], env_steps: int
+) -> Iterator[Update]:
+    """Make exactly the updates that ``memory`` owes, and further ones while ``more`` says so.
+
+    On a GPU an update runs while this process goes on, so the next minibatch is drawn meanwhile,
+    and priorities are filed one update late, when they have arrived.
+    """
+    batches = memory.batches(learner.prepare, more)
+    if learner.device.type == "cuda":
+        return one_ahead(batches, learner, memory, env_steps)
+    return one_by_one(batches, learner, memory, env_steps)
+
+
+def one_by_one(
+    batches: Iterator[Batch], learner: Learner, memory: Memory, env_steps: int
+) -> Iterator[Update]:
+    """Draw, update, file priorities."""
+    for batch in batches:
+        update = learner.step(batch, env_steps)
+        memory.feedback(batch, update.priority)
+        yield update
+
+
+def one_ahead(
+    batches: Iterator[Batch], learner: Learner, memory: Memory, env_steps: int
+) -> Iterator[Update]:
+    """Draw a minibatch while the update before it runs; file priorities while the next one does."""
+    flying: tuple[Batch, Tensor | None] | None = None
+    for batch in batches:
+        update = learner.step(batch, env_steps)
+        if flying is not None:
+            memory.feedback(*flying)
+        flying = (batch, update.priority)
+        yield update
+    if flying is not None:
+        memory.feedback(*flying)
