@@ -11,7 +11,7 @@ from coach.core.errors import SettingError
 from coach.core.registry import entries, find
 from coach.core.schema import build_part, parameters
 from coach.core.spec import Spec
-from coach.runners.training import Run, start
+from coach.runners.training import Run, resume, start
 from gymnasium import spaces
 from rich.console import Console
 from tiny_world import ACTIONS, TinyWorld
@@ -66,6 +66,20 @@ def trained(folder: Path, settings: dict[str, Any]) -> Run:
     run = start("tiny", settings, folder, Console(quiet=True), [], quiet=True)
     run.train()
     return run
+
+
+def states(run: Run) -> dict[str, object]:
+    """All but how the rows of the partner's memory are spread over files."""
+    found = fingerprint.of_run(run)
+    return {name: value for name, value in found.items() if not name.endswith("/chunks")}
+
+
+def go_on(run: Run, **changed: Any) -> Run:
+    """The run taken up again, with some settings of its section changed."""
+    settings = run.experiment.plain | {"run": run.experiment.plain["run"] | changed}
+    again = resume(run.folder, settings, Console(quiet=True), [], quiet=True)
+    again.train()
+    return again
 
 
 def outcome(folder: Path, settings: dict[str, Any], source: bool = True) -> dict[str, object]:

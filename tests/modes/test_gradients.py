@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fingerprint
 import pytest
 import torch
 from coach.core.errors import CoachError, SettingError
 from coach.memories.replay import Replay
 from coach.memories.rollout import Rollout
-from coach.runners.training import Run, resume
-from mode_runs import agents, settings_for, trained
-from rich.console import Console
+from coach.runners.training import Run
+from mode_runs import agents, go_on, settings_for, states, trained
 
 GRADIENTS = {"exchange": "gradients", "workers": 2}
 
@@ -21,20 +19,6 @@ GRADIENTS = {"exchange": "gradients", "workers": 2}
 def weights(run: Run) -> dict[str, torch.Tensor]:
     state = run.experiment.agent.state_dict()
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-def states(run: Run) -> dict[str, object]:
-    """All but how the rows of the partner's memory are spread over files."""
-    found = fingerprint.of_run(run)
-    return {name: value for name, value in found.items() if not name.endswith("/chunks")}
-
-
-def go_on(run: Run, **changed: Any) -> Run:
-    """The run taken up again, with some settings of its section changed."""
-    settings = run.experiment.plain | {"run": run.experiment.plain["run"] | changed}
-    again = resume(run.folder, settings, Console(quiet=True), [], quiet=True)
-    again.train()
-    return again
 
 
 @pytest.mark.parametrize("agent", agents())

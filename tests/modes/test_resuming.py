@@ -1,0 +1,58 @@
+"""Runs go on in every mode, and from one mode in another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coach.runners.training import Run
+from mode_runs import agents, go_on, settings_for, states, trained
+from test_modes import ready_for_lag
+
+MODES: dict[str, dict[str, Any]] = {
+    "single": {"mode": "single"},
+    "sync": {"mode": "sync", "workers": 2, "worker_kind": "thread"},
+    "async": {"mode": "async", "workers": 2, "worker_kind": "thread"},
+    "lockstep": {"mode": "async", "workers": 1, "slots": 1, "worker_kind": "thread"},
+}
+
+
+def begun(folder: Path, agent: Any, mode: str, steps: int) -> Run:
+    return trained(folder, settings_for(agent, **MODES[mode], steps=steps))
+
+
+@pytest.mark.parametrize("agent", agents())
+def test_sync_continues_bit_for_bit(agent: str, tmp_path: Path) -> None:
+    whole = begun(tmp_path, agent, "sync", 256)
+    rest = go_on(begun(tmp_path, agent, "sync", 144), steps=256)  # in the middle of a rollout
+    assert states(rest) == states(whole)
+
+
+def test_single_continues_in_sync_as_if_nothing_had_changed(tmp_path: Path) -> None:
+    whole = begun(tmp_path, "dqn", "single", 256)
+    rest = go_on(begun(tmp_path, "dqn", "single", 144), **MODES["sync"], steps=256)
+    assert states(rest) == states(whole)
+
+
+@pytest.mark.parametrize("agent", agents())
+def test_async_loses_nothing_but_fragments_in_flight(agent: str, tmp_path: Path) -> None:
+    first = begun(tmp_path, ready_for_lag(agent), "async", 256)
+    before, updates = states(first), first.experiment.learner.version
+    rest = go_on(first, steps=512)
+    assert rest.clock.env_steps >= 512
+    assert rest.experiment.learner.version > updates
+    after: Any = states(rest)
+    episodes: Any = before["source/episode"]
+    assert all(new > old for new, old in zip(after["source/episode"], episodes))
+    if "memory/env_steps" in before:
+        assert after["memory/env_steps"] == rest.clock.env_steps
+
+
+@pytest.mark.parametrize("one", MODES)
+@pytest.mark.parametrize("other", MODES)
+def test_every_mode_takes_over_from_every_other(one: str, other: str, tmp_path: Path) -> None:
+    first = begun(tmp_path, "dqn", one, 128)
+    rest = go_on(first, **{"workers": None, "slots": 2, **MODES[other]}, steps=256)
+    assert rest.clock.env_steps >= 256
+    assert rest.experiment.memory.state_dict()["env_steps"] == rest.clock.env_steps
