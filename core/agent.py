@@ -128,7 +128,8 @@ class Agent(nn.Module):
     def observe(self, fragment: Batch) -> None:
         """See a fragment once, after its updates: running statistics are refreshed here."""
         if self._refreshing is None:  # looked for once: there are many modules, and few of these
-            self._refreshing = [m.refresh for m in self.modules() if hasattr(m, "refresh")]
+            found = [getattr(module, "refresh", None) for module in self.modules()]
+            self._refreshing = [refresh for refresh in found if refresh is not None]
         with torch.no_grad():
             for refresh in self._refreshing:
                 refresh(fragment)

@@ -17,17 +17,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from coach.core.flat import FlatParameters
 from coach.core.layout import Zeros
 from coach.core.learner import Learner
 from coach.core.optimizer import Stepper
-from coach.core.source import Episode
 from coach.runners.clock import Clock
+from coach.runners.ledger import Ledger
 from coach.runners.shared import SharedBlock
 from coach.runners.worker import spread
-from numpy.typing import NDArray
 from torch import Tensor, distributed
 
 
@@ -50,55 +48,6 @@ class Portion:
     def stream(self, purpose: str) -> str:
         """Name of its random stream for a purpose; worker 0 has that of mode single."""
         return f"{purpose} {self.number}" if self.number else purpose
-
-
-@dataclass
-class Ledger:
-    """What workers count in shared memory; each writes its own row.
-
-    Args:
-        steps: ``[W]`` environment steps.
-        stop: ``[1]`` not 0 once the run is to end.
-        ended: ``[W]`` episodes.
-        mailbox: ``[W, rows, 4]`` fragment, environment, value and length of the last episodes.
-        episode: ``[N]`` number of every environment's episode.
-    """
-
-    steps: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    ended: NDArray[np.int64]
-    mailbox: NDArray[np.float64]
-    episode: NDArray[np.int64]
-
-    @staticmethod
-    def allocate(workers: int, num_envs: int, fragment_length: int, zeros: Zeros) -> Ledger:
-        """A ledger in memory made by ``zeros``; its mailbox holds two fragments of any worker."""
-        rows = 2 * fragment_length * -(-num_envs // workers) + 64
-        return Ledger(
-            zeros((workers,), torch.int64).numpy(),
-            zeros((1,), torch.int64).numpy(),
-            zeros((workers,), torch.int64).numpy(),
-            zeros((workers, rows, 4), torch.float64).numpy(),
-            zeros((num_envs,), torch.int64).numpy(),
-        )
-
-    def post(self, number: int, fragment: int, episodes: list[Episode]) -> None:
-        """Note the episodes of a worker that ended in one of its fragments."""
-        rows = self.mailbox[number]
-        for episode in episodes:
-            row = rows[self.ended[number] % len(rows)]
-            row[:] = fragment, episode.env_id, episode.value, episode.length
-            self.ended[number] += 1
-
-    def read(self, number: int, before: int, until: int | None) -> list[Episode]:
-        """Episodes of a worker after its first ``before``, of no fragment after ``until``."""
-        rows, ended = self.mailbox[number], int(self.ended[number])
-        found = []
-        for row in range(max(before, ended - len(rows)), ended):
-            fragment, env, value, length = rows[row % len(rows)].tolist()
-            if until is None or fragment <= until:
-                found.append(Episode(int(env), value, int(length)))
-        return found
 
 
 @dataclass

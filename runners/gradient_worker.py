@@ -15,12 +15,12 @@ from coach.runners.checkpoint import Journal
 from coach.runners.exchange import (
     Averaged,
     GradientWork,
-    Ledger,
     SharedClock,
     agree_on,
     join_group,
     share_parameters,
 )
+from coach.runners.ledger import Ledger
 from coach.runners.loop import train
 from coach.runners.storage import freeze, thaw
 from coach.telemetry.telemetry import Telemetry

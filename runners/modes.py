@@ -16,10 +16,12 @@ from coach.environments.making import EnvironmentSettings
 from coach.environments.vector import VectorEnv
 from coach.runners.actor import Actor
 from coach.runners.actor_process import Hosting
+from coach.runners.averaging import AveragingSource
 from coach.runners.clock import Clock
 from coach.runners.exchange import CommonClock, Portion, SharedClock
+from coach.runners.hogwild import HogwildSource
 from coach.runners.lockstep import LockstepEnvs
-from coach.runners.partners import AveragingSource, HogwildSource, Partners
+from coach.runners.partners import Partners
 from coach.runners.placement import Placement, choose_placement
 from coach.runners.ring import Actors, RingSource
 from coach.runners.seeds import derived_seed

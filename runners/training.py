@@ -16,12 +16,12 @@ import numpy as np
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.runners import folder as run_folder
+from coach.runners.averaging import LostPartnerError
 from coach.runners.checkpoint import Checkpointer, checkpoints, load_latest, save_policy
 from coach.runners.clock import Clock, InterruptedRunError
 from coach.runners.evaluation import evaluate
 from coach.runners.experiment import Experiment, build_experiment
 from coach.runners.loop import train
-from coach.runners.partners import LostPartnerError
 from coach.runners.preset import dump
 from coach.runners.seeds import derived_seed
 from coach.runners.storage import to_json, unwritable, write_file

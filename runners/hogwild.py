@@ -1,0 +1,148 @@
+"""Workers that update the same parameters without a lock: mode async with gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from coach.core.batch import Batch
+from coach.core.learner import Learner
+from coach.core.source import Report, Source, Standing
+from coach.core.state import under
+from coach.runners.actor import Actor
+from coach.runners.channel import ChannelClosedError
+from coach.runners.exchange import Portion, SharedClock, share_parameters, shared_size
+from coach.runners.gradient_worker import SAVE
+from coach.runners.partners import Partners, name_of, with_partners
+from coach.runners.shared import share
+from coach.runners.worker import START_SECONDS, Worker, WorkerError
+from torch import nn
+
+
+class HogwildSource(Source):
+    """An actor of this process, and partners that update the same parameters without a lock.
+
+    A partner that fails is replaced; nobody waits for it.
+
+    Args:
+        actor: on this process's share of the environments.
+        partners: the other workers.
+        learner: of this process; its parameters move into shared memory.
+        clock: counts the steps of all workers.
+    """
+
+    def __init__(
+        self, actor: Actor, partners: Partners, learner: Learner, clock: SharedClock
+    ) -> None:
+        self.actor, self.partners, self.learner, self.clock = actor, partners, learner, clock
+        clock.count_in(partners.ledger)
+        self._block = share(lambda zeros: shared_size(learner, zeros))
+        share_parameters(learner, self._block.again().zeros, keep=True)
+        self._running = False
+        self._saved: dict[str, dict[str, Any]] = {}  # by partner
+        # Steps of each worker, when they last grew, and whether it is still starting.
+        self._progress = [(0, 0.0, True)] * partners.count
+
+    def collect(self) -> Batch:
+        """The next fragment of this process's own environments."""
+        if not self._running:
+            self._running = True
+            for worker in self.partners.workers:
+                self._start(worker, self._saved.get(name_of(worker), {}))
+        self._look_after()
+        self.actor.ctx.step = self.clock.env_steps
+        while True:
+            try:
+                return self.actor.collect()
+            except Exception as error:  # whatever an environment raises
+                self.partners.tolerance.note(0, f"{type(error).__name__}: {error}")
+                self.actor.begin_anew()
+
+    def publish(self, policy: nn.Module, version: int) -> None:
+        """Weights are shared already."""
+        self.actor.publish(policy, version)
+
+    def settle(self, save: bool) -> None:
+        """Nobody has to agree."""
+
+    def keep_in(self, folder: Path) -> None:
+        """Where partners keep the rows of their memories."""
+        self.partners.folder = folder.resolve()
+
+    def report(self) -> Report:
+        """Episodes of all workers, timings of this one."""
+        report = self.actor.report()
+        report.episodes += self.partners.episodes(None)
+        return report
+
+    def standing(self) -> Standing:
+        """How the workers did."""
+        return self.partners.standing(self.partners.ledger.steps.tolist())
+
+    def timed(self) -> list[tuple[Any, str, str]]:
+        """What this process does itself."""
+        return self.actor.timed()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of every worker; one that has just failed is left with its episode numbers."""
+        state = self.actor.state_dict()
+        if not self._running:
+            return with_partners(state, self._saved)
+        for worker in self.partners.workers:
+            try:
+                worker.channel.send(SAVE)
+                mine = self.partners.state_of(worker)
+            except (ChannelClosedError, WorkerError):
+                mine = self._fresh(worker)
+            self._saved[name_of(worker)] = mine
+        return with_partners(state, self._saved)
+
+    def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
+        """Continue from `state_dict`."""
+        self.actor.load_state_dict(state, restore_environments)
+        self._saved = {
+            name_of(worker): under(name_of(worker), state) for worker in self.partners.workers
+        }
+
+    def close(self) -> None:
+        """End the partners."""
+        if self._running:
+            self._running = False
+            self.partners.stop()
+        self.actor.close()
+
+    def _start(self, worker: Worker, state: dict[str, Any]) -> None:
+        done = int(self.partners.ledger.steps.sum())
+        self.partners.start(
+            worker,
+            self.learner,
+            self.clock.env_steps - done,
+            meeting="",
+            parameters=self._block.again(),
+            state=state,
+            repeat=True,
+        )
+        steps = int(self.partners.ledger.steps[worker.number])
+        self._progress[worker.number] = (steps, monotonic(), True)
+
+    def _fresh(self, worker: Worker) -> dict[str, Any]:
+        part = Portion(worker.number, self.partners.count).share(self.partners.num_envs)
+        episode = self.partners.ledger.episode[part.start : part.stop].tolist()
+        return {"source/step": self.clock.env_steps, "source/episode": episode}
+
+    def _look_after(self) -> None:
+        """Replace partners that have failed."""
+        now = monotonic()
+        for worker in self.partners.workers:
+            failure = self.partners.failure(worker)
+            steps = int(self.partners.ledger.steps[worker.number])
+            before, since, starting = self._progress[worker.number]
+            limit = START_SECONDS if starting else self.partners.timeout
+            if failure is None and steps != before:
+                self._progress[worker.number] = (steps, now, False)
+            elif failure is None and now - since > limit:
+                failure = f"it has taken no step for {limit:g} s (run.worker_timeout)"
+            if failure is not None:
+                self.partners.tolerance.restart(worker, failure)
+                self._start(worker, self._fresh(worker))
