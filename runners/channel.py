@@ -44,6 +44,7 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
+        self._patience: float | None = None
 
     @staticmethod
     def pair() -> tuple[Channel, Channel]:
@@ -58,7 +59,8 @@ class Channel:
             ChannelClosedError: the other side is gone.
         """
         try:
-            self.socket.settimeout(None)
+            if self._patience == 0:
+                self._wait_for(None)
             self.socket.sendall(_HEADER.pack(kind, value, step, len(data)) + data)
         except OSError as error:
             raise ChannelClosedError from error
@@ -73,7 +75,7 @@ class Channel:
             ChannelClosedError: the other side is gone.
             TimeoutError: nothing came in time.
         """
-        self.socket.settimeout(timeout)
+        self._wait_for(timeout)
         kind, value, step, length = _HEADER.unpack(self._exactly(_HEADER.size))
         return Message(kind, value, step, self._exactly(length) if length else b"")
 
@@ -83,7 +85,7 @@ class Channel:
         Raises:
             ChannelClosedError: the other side is gone.
         """
-        self.socket.settimeout(0)
+        self._wait_for(0)
         try:
             peeked = self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -102,8 +104,13 @@ class Channel:
         """For selectors."""
         return self.socket.fileno()
 
+    def _wait_for(self, patience: float | None) -> None:
+        if patience != self._patience:  # every change is a system call
+            self.socket.settimeout(patience)
+            self._patience = patience
+
     def _exactly(self, count: int) -> bytes:
-        data = bytearray()
+        data = b""
         while len(data) < count:
             try:
                 piece = self.socket.recv(count - len(data))
@@ -113,5 +120,5 @@ class Channel:
                 raise ChannelClosedError from error
             if not piece:
                 raise ChannelClosedError
-            data += piece
-        return bytes(data)
+            data = data + piece if data else piece
+        return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -287,9 +288,16 @@ def _ring(scene: Scene, workers: int) -> tuple[Source, str]:
 
 
 def _apart(scene: Scene, workers: int) -> Placement:
-    """Threads or processes for workers that must not be this thread."""
+    """Threads or processes for workers that must not be this thread.
+
+    Threads that only step environments may wait for them side by side; actors also run Python
+    between two steps, for which threads would queue, unless there is no global lock.
+    """
     if scene.run.worker_kind != "auto":
         return Placement(scene.run.worker_kind, "")
+    if scene.run.inference == "actors":
+        free = not getattr(sys, "_is_gil_enabled", lambda: True)()
+        return Placement("thread" if free else "process", "")
     found = choose_placement(scene.environment, scene.run.envs, workers, apart=True)
     return Placement(found.kind, f" ({found.words})")
 

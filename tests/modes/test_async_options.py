@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,18 @@ def test_auto_times_the_environment_and_says_what_it_chose(
         return Placement(kind, "a step takes 2 ms")
 
     monkeypatch.setattr(modes, "choose_placement", choose)
-    run = trained(tmp_path, settings_for("dqn", mode="async", workers=2))
+    run = trained(tmp_path, settings_for("dqn", mode="async", workers=2, inference="server"))
     assert asked == [{"apart": True}]
-    assert run.experiment.note == f"Mode async: 2 actors, one {kind} each (a step takes 2 ms)"
+    assert run.experiment.note == (
+        f"Mode async: one thread acts on cpu for 2 workers, one {kind} each (a step takes 2 ms)"
+    )
     assert torch.isfinite(next(run.experiment.agent.parameters())).all()
+
+
+@pytest.mark.parametrize(("locked", "kind"), [(True, "process"), (False, "thread")])
+def test_actors_are_threads_only_without_a_global_lock(
+    locked: bool, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: locked, raising=False)
+    run = trained(tmp_path, settings_for("dqn", mode="async", workers=2))
+    assert run.experiment.note == f"Mode async: 2 actors, one {kind} each"
