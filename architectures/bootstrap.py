@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from coach.architectures.network import Network
+from coach.architectures.outputs import Outputs
 from coach.core.batch import Batch, State, map_tree
 from torch import Tensor
 
 
-def next_values(network: Network, batch: Batch, value: Tensor, states: State = None) -> Tensor:
+def next_values(
+    network: Callable[..., Outputs], batch: Batch, value: Tensor, states: State = None
+) -> Tensor:
     """Value of the true next observation of every step of a fragment.
 
     Mostly that is the value of the step behind it. Behind a time limit and behind the last step
     lies an observation that was never acted on, so the network is asked about these alone.
 
     Args:
-        network: has a head called value.
+        network: from observations, states and boundaries to outputs that have a value, such as a
+            network with a head of that name.
         batch: fragment ``[T, N]``.
         value: ``[T, N]`` values of its observations.
         states: recurrent states after each step, ``[T * N, ...]``; left out, they are found by

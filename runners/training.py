@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from coach.core.agent import Agent
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.runners import folder as run_folder
@@ -188,22 +190,32 @@ class Run:
 
     def _evaluate(self) -> None:
         experiment, env_steps = self.experiment, self.clock.env_steps
-        episodes = self.evaluate(experiment.evaluation.episodes, f"evaluation {env_steps}")
+        agent = experiment.agent
+        if experiment.source.moves_weights:  # then judge, and keep, what they are at this moment
+            agent = copy.deepcopy(agent)
+            vars(agent).pop("act", None)  # of a profile, and of the agent that was copied
+        episodes = self.evaluate(experiment.evaluation.episodes, f"evaluation {env_steps}", agent)
         self.last = float(np.mean([episode.value for episode in episodes]))
         self.log.evaluation(env_steps, episodes)
         if self.best is None or self.last >= self.best:
             self.best = self.last
             facts = {"env_steps": env_steps, "return": self.last, "episodes": len(episodes)}
-            save_policy(self.folder / "best", experiment.agent.state_dict(), facts)
+            save_policy(self.folder / "best", agent.state_dict(), facts)
         target = experiment.target
         if experiment.evaluation.stop_at_target and target and self.last >= target.return_:
             self.clock.stop = self.clock.stop or "target reached"
 
-    def evaluate(self, episodes: int, purpose: str) -> list[Episode]:
-        """Play episodes that depend on the run's seed and on the purpose alone."""
+    def evaluate(self, episodes: int, purpose: str, agent: Agent | None = None) -> list[Episode]:
+        """Play episodes that depend on the run's seed and on the purpose alone.
+
+        Args:
+            episodes: how many.
+            purpose: names their random streams.
+            agent: plays; left out, the run's own.
+        """
         experiment = self.experiment
         return evaluate(
-            experiment.agent,
+            agent or experiment.agent,
             experiment.environment.vector,
             episodes,
             derived_seed(experiment.run.seed, purpose),
