@@ -129,6 +129,7 @@ def train(
         _refuse_run_folder(given)
         with presets.blaming(preset):
             name, settings = presets.load(preset, overrides)
+            _refuse_idle_flags(settings, exchange, worker_kind)
             known = plugins
             run = training.start(name, settings, run_dir, console, known, quiet)
     if profile:
@@ -191,6 +192,7 @@ def verify(
     with presets.blaming(preset):
         placed = _placement(mode, exchange, workers, worker_kind, device)
         name, settings = presets.load(preset, _overrides(set_, **placed))
+        _refuse_idle_flags(settings, exchange, worker_kind)
         verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins)
     verification.print_verdict(console, verdict)
     if not verdict.passed:
@@ -223,6 +225,21 @@ def _placement(
     else:
         placed["workers"] = workers
     return {**placed, "device": device}
+
+
+def _refuse_idle_flags(
+    settings: dict[str, Any], exchange: str | None, worker_kind: str | None
+) -> None:
+    from coach.core.errors import SettingError
+
+    run = settings.get("run") or {}
+    for flag, value in (("exchange", exchange), ("worker-kind", worker_kind)):
+        if value is not None and run.get("mode", "single") == "single":
+            raise SettingError(
+                f"--{flag}",
+                f"{value} means nothing in mode single, which has no workers",
+                "Add --mode sync or --mode async.",
+            )
 
 
 def _overrides(set_: list[str] | None, **run: Any) -> list[str]:

@@ -48,7 +48,13 @@ def rebuild(like: Any, flat: dict[str, Any], prefix: str = "") -> Any:
     return flat[prefix]
 
 
-_OF_THE_WHOLE = ("version", "env_ids", "state", "length")  # fields without an entry per step
+_OF_THE_WHOLE = (
+    "version",
+    "env_ids",
+    "state",
+    "length",
+    "continues",
+)  # fields without an entry per step
 
 
 def select(rows: Tensor, tree: Any, other: Any) -> Any:
@@ -82,6 +88,8 @@ class Batch:
         length: steps per column of a flat batch: its rows are time-major ``[length, M]``,
             flattened. 1 where rows have nothing to do with each other.
         index: ``[B]`` where the rows live in the memory; owned by the memory.
+        continues: whether a fragment goes on where the one before it, of the same environments,
+            ended; not so where unfinished episodes had to be given up in between.
     """
 
     obs: Any
@@ -97,6 +105,7 @@ class Batch:
     index: Tensor | None = None
     state: Any = None
     length: int = 1
+    continues: bool = True
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Apply ``function`` to every tensor that has one entry per transition."""

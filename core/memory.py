@@ -36,13 +36,12 @@ class Memory(ABC):
     #: Bytes that it takes when full; known before anything is allocated.
     nbytes: int = 0
 
-    @classmethod
     @abstractmethod
-    def divided(cls, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
-        """Settings of one of ``workers`` memories that stand for one of ``settings``.
+    def divided(self, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
+        """Settings of one of ``workers`` memories that together stand for this one.
 
         Args:
-            settings: with all defaults filled in.
+            settings: of this one, with all defaults filled in.
             workers: how many there are, each for its share of the environments.
             together: whether all of them take part in every update, each with its part of the
                 minibatch; otherwise each makes updates of its own.

@@ -68,6 +68,7 @@ class Standing:
         queued: mean number of fragments that were ready when the learner took one.
         discarded: fragments dropped for their age, over the whole run.
         advice: in a sentence, what holds the run up.
+        updates: made by workers other than this process, since they were first started.
     """
 
     workers: list[WorkerStanding]
@@ -76,6 +77,7 @@ class Standing:
     queued: float | None = None
     discarded: int = 0
     advice: str = ""
+    updates: int | None = None
 
     @property
     def policy_lag(self) -> float | None:
@@ -97,6 +99,7 @@ class Standing:
             "workers/queued_fragments": self.queued,
             "workers/discarded_fragments": self.discarded or None,
             "workers/restarts": self.restarts,
+            "workers/updates": self.updates,
         }
         for worker in self.workers:
             told |= {
@@ -151,6 +154,14 @@ class Source(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue as if never interrupted."""
+
+    def given_up(self, env_steps: int) -> dict[str, Any]:
+        """A state to go on from with fresh episodes, when a fragment was broken off."""
+        return self.state_dict()
+
+    def journals(self) -> dict[str, list[dict[str, Any]]]:
+        """Chunks of rows that workers have written into the run's folder, by subfolder."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
         """Continue from `state_dict`; or, not restoring, with fresh episodes."""

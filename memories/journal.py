@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from coach.core.batch import leaves, map_tree, rebuild
 from coach.core.layout import assign, named_leaves, observation_layout
+from coach.core.state import prefixed, under
 from coach.memories.stripes import BOUNDARY, Stripes
 from torch import Tensor
 
@@ -50,6 +51,7 @@ def state_dict(stripes: Stripes) -> dict[str, Any]:
     if stripes.allocated:
         behind = torch.from_numpy(_at(stripes, stripes.written))
         state |= named_leaves(map_tree(lambda t: t[behind], stripes.obs), "coming")
+        state |= prefixed("seams.", stripes.seams.state_dict(stripes))
     return state
 
 
@@ -59,6 +61,7 @@ def load_state_dict(stripes: Stripes, state: dict[str, Any]) -> None:
     if stripes.written.any():
         behind = torch.from_numpy(_at(stripes, stripes.written))
         assign(stripes.obs, behind, _named(stripes, state, "coming"))
+        stripes.seams.load_state_dict(stripes, under("seams.", state))
 
 
 def _at(stripes: Stripes, position: Any) -> Any:

@@ -64,8 +64,7 @@ class Replay(Memory):
         self.env_steps = self.updates = 0
         self._last: Tensor | None = None
 
-    @classmethod
-    def divided(cls, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
+    def divided(self, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
         divided = {**settings, "warmup": settings["warmup"] // workers}
         divided["capacity"] = -(-settings["capacity"] // workers)
         if together:
@@ -100,6 +99,7 @@ class Replay(Memory):
         return {
             "env_steps": self.env_steps,
             "updates": self.updates,
+            "updates_per_step": self.updates_per_step,
             "rng": self.rng.get_state(),
             **prefixed("stripes.", journal.state_dict(self.stripes)),
             **prefixed("sampler.", self.sampler.state_dict()),
@@ -107,6 +107,8 @@ class Replay(Memory):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps, self.updates = state["env_steps"], state["updates"]
+        if state["updates_per_step"] != self.updates_per_step:  # another ratio from here on
+            self.updates = max(self._due(), 0)
         self.rng.set_state(state["rng"])
         journal.load_state_dict(self.stripes, under("stripes.", state))
         self.sampler.load_state_dict(under("sampler.", state))

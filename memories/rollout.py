@@ -51,11 +51,19 @@ class Rollout(Memory):
         self.rng = torch.Generator().manual_seed(seed)
         self._pending: list[Batch] = []
 
-    @classmethod
-    def divided(cls, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
+    def divided(self, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
         if not together or settings["batch_size"] is None:
             return settings
-        return {**settings, "batch_size": share_of_batch(settings["batch_size"], workers)}
+        size = settings["batch_size"]
+        columns = max(1, size // self.horizon)
+        if self.sequences and columns % workers:
+            raise SettingError(
+                "batch_size",
+                f"a minibatch of {size} is {columns} whole sequences of {self.horizon} steps and "
+                f"cannot be divided among {workers} workers that average gradients",
+                f"Choose a multiple of {self.horizon * workers}, or another number of --workers.",
+            )
+        return {**settings, "batch_size": share_of_batch(size, workers)}
 
     def check_fragments(self, length: int) -> None:
         if self.horizon % length:
@@ -63,6 +71,8 @@ class Rollout(Memory):
 
     def write(self, fragment: Batch) -> None:
         key = _environments(fragment)
+        if not fragment.continues:
+            self._cut(key)
         before = sum(len(part) for part in self._pending if _environments(part) == key)
         if before % self.horizon + len(fragment) > self.horizon:
             raise self._misfit(len(fragment))
@@ -101,6 +111,12 @@ class Rollout(Memory):
                     node = node.setdefault(key, {})
                 node[last] = leaf
         self._pending = [Batch(**tree, version=v) for tree, v in zip(trees, state["versions"])]
+
+    def _cut(self, key: tuple[int, ...]) -> None:
+        """End what these environments left unfinished where it stands, as a time limit would."""
+        parts = [part for part in self._pending if _environments(part) == key]
+        if parts:
+            parts[-1].boundary[-1] = True
 
     def _take(self) -> tuple[Batch | None, list[Batch]]:
         """A rollout of as many environments as the run has, if complete, and what is left over.
@@ -157,5 +173,5 @@ def _environments(fragment: Batch) -> tuple[int, ...]:
 
 
 def _tree(batch: Batch) -> dict[str, Any]:
-    skipped = ("version", "length")
+    skipped = ("version", "length", "continues")
     return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name not in skipped}

@@ -25,6 +25,7 @@ from coach.core.layout import (
 from coach.core.spec import Spec
 from coach.functional.returns import n_step_returns
 from coach.memories.finals import Finals
+from coach.memories.seams import Seams
 from torch import Tensor
 
 REWARD, TERMINATED, BOUNDARY = 0, 1, 2
@@ -49,6 +50,7 @@ class Stripes:
         self.spec = spec
         self.nbytes = self.size * (transition_bytes(spec) + OUTCOME_BYTES)
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
+        self.seams = Seams()
 
     @property
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -72,6 +74,8 @@ class Stripes:
             )
         first = 0 if fragment.env_ids is None else int(fragment.env_ids[0])
         envs = slice(first, first + count)
+        if not fragment.continues:
+            self.seams.cut(self, range(first, first + count))
         start = int(self.written[first])
         rows = (start + np.arange(steps + 1)) % self.rows
         index = np.arange(first, first + count)[:, None] * self.rows + rows  # [n, T + 1]

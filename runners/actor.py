@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from coach.core.agent import Agent
 from coach.core.batch import Batch, State, leaves, map_tree, rebuild, select
@@ -13,6 +14,7 @@ from coach.core.source import Report, Source, Standing
 from coach.core.state import prefixed, under
 from coach.environments.vector import VectorEnv
 from coach.runners.fragment import FragmentBuffer
+from numpy.typing import NDArray
 from torch import nn
 
 
@@ -50,6 +52,9 @@ class Actor(Source):
         self.fragment: FragmentBuffer | None = None
         self._report = Report()
         self._obs: Any = None
+        self._continues = True
+        #: Counts steps while a fragment grows, where somebody else watches for signs of life.
+        self.beat: NDArray[np.int64] | None = None
 
     def collect(self) -> Batch:
         """Act for ``fragment_length`` steps; the tensors are reused by the next call."""
@@ -74,11 +79,14 @@ class Actor(Source):
             self._report.episodes += step.episodes
             self._observe(step.obs)
             self.ctx.step += self.ctx.num_envs
+            if self.beat is not None:
+                self.beat[0] += 1
             act_time += acted - begin
             env_time += perf_counter() - acted
         for name, spent in (("act", act_time), ("env", env_time)):
             self._report.seconds[name] = self._report.seconds.get(name, 0.0) + spent
-        fragment.batch.version = self.version
+        fragment.batch.version, fragment.batch.continues = self.version, self._continues
+        self._continues = True
         return fragment.batch
 
     def publish(self, policy: nn.Module, version: int) -> None:
@@ -116,6 +124,7 @@ class Actor(Source):
         numbers of the episodes are known.
         """
         self.ctx.step = state["step"]
+        self._continues = False
         if "rng" not in state:
             self._observe(self.envs.load_state_dict({"episode": state["episode"]}, False))
             return
@@ -125,13 +134,19 @@ class Actor(Source):
         if envs:
             self._observe(self.envs.load_state_dict(envs, restore_environments))
         if restore_environments:
+            self._continues = True
             saved = under("recurrent.", state)
             self.state = rebuild(self.state, saved) if saved else self.state
 
     def begin_anew(self) -> None:
         """Give up what is unfinished, and begin the next episode of every environment."""
+        self._continues = False
         self.state = self.agent.initial_state(self.envs.num_envs)
         self._observe(self.envs.reset())
+
+    def given_up(self, env_steps: int) -> dict[str, Any]:
+        """A state to go on from with fresh episodes, when a fragment was broken off."""
+        return {"step": env_steps, "episode": list(self.envs.episode)}
 
     def close(self) -> None:
         """Close the environments."""

@@ -65,6 +65,9 @@ class ActorWork:
         acted: example of what the agent records with each action, frozen.
         ring: the actor's slots.
         board: the weights.
+        beats: a count of steps for each actor, as a sign of life.
+        number: which actor this is.
+        actors: how many there are.
         device: where it acts.
         hosting: who steps the environments; ``None`` is the actor itself.
     """
@@ -82,6 +85,9 @@ class ActorWork:
     acted: bytes
     ring: SharedBlock
     board: SharedBlock
+    beats: SharedBlock
+    number: int
+    actors: int
     device: str
     hosting: Hosting | None
 
@@ -102,18 +108,19 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
         Slot(work.spec, work.fragment_length, ids, acted, state, work.ring.zeros)
         for _ in range(work.slots)
     ]
+    beats = work.beats.zeros((work.actors,), torch.int64).numpy()
     envs = _environments(work)
     length, total = work.fragment_length, work.num_envs
     actor = Actor(agent, envs, length, work.seed, work.device, first, total)
-    actor.load_state_dict({"step": 0, "episode": work.episode})
-    version = -2
+    actor.beat = beats[work.number : work.number + 1]
     try:
+        actor.load_state_dict({"step": 0, "episode": work.episode})
         while True:
             begin = perf_counter()
             message = channel.receive()
             waited = perf_counter() - begin
             slot = slots[message.value]
-            version = board.fetch(version)
+            version = board.fetch()
             actor.publish(agent.policy, version)
             actor.fragment, actor.ctx.step = slot.fragment, message.step
             actor.collect()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,12 @@ from coach.core.flat import FlatParameters
 from coach.core.learner import Learner
 from coach.core.optimizer import Stepper
 from coach.core.source import Episode, Report, Source, Standing
-from coach.core.state import under
 from coach.runners.actor import Actor
 from coach.runners.channel import ChannelClosedError
 from coach.runners.clock import Clock
 from coach.runners.exchange import Averaged, Portion, agree_on, join_group
 from coach.runners.gradient_worker import SAVE, SAVING, STOPPING
-from coach.runners.partners import Partners, name_of, with_partners
+from coach.runners.partners import Partners, name_of
 from coach.runners.worker import FAILED, START_SECONDS, Worker, WorkerError
 from torch import Tensor, distributed, nn
 
@@ -49,10 +48,8 @@ class AveragingSource(Source):
     def __init__(self, actor: Actor, partners: Partners, learner: Learner, clock: Clock) -> None:
         self.actor, self.partners, self.learner, self.clock = actor, partners, learner, clock
         learner.apply = _Watched(Averaged(partners.count), self._together)
-        self._meeting = tempfile.TemporaryDirectory(prefix="coach-")
         self._running = False
         self._repeat = True
-        self._saved: dict[str, dict[str, Any]] = {}  # by partner
         self._fragments = 0
         self._waited = 0.0
         self._episodes: list[Episode] = []
@@ -65,7 +62,7 @@ class AveragingSource(Source):
         try:
             return self.actor.collect()
         except Exception as error:
-            raise LostPartnerError(f"Worker 0 failed: {type(error).__name__}: {error}") from error
+            raise LostPartnerError(f"worker 0: {traceback.format_exc()}") from error
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Weights are the same everywhere already."""
@@ -105,20 +102,20 @@ class AveragingSource(Source):
         """State of every worker."""
         episodes = [[e.env_id, e.value, e.length] for e in self._episodes]
         state = self.actor.state_dict() | {"unread": episodes}
-        if not self._running:
-            return with_partners(state, self._saved)
-        for worker in self.partners.workers:
-            self._saved[name_of(worker)] = self._together(partial(self._ask, worker))
-        return with_partners(state, self._saved)
+        for worker in self.partners.workers if self._running else ():
+            self.partners.saved[name_of(worker)] = self._together(partial(self._ask, worker))
+        return self.partners.saved_into(state)
+
+    def journals(self) -> dict[str, list[dict[str, Any]]]:
+        """Chunks of the partners' memories."""
+        return self.partners.journals()
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
         """Continue from `state_dict`."""
         self.actor.load_state_dict(state, restore_environments)
         self._repeat = restore_environments
         self._episodes = [Episode(*values) for values in state.get("unread", [])]
-        self._saved = {
-            name_of(worker): under(name_of(worker), state) for worker in self.partners.workers
-        }
+        self.partners.saved_in(state)
 
     def close(self) -> None:
         """End the partners."""
@@ -127,8 +124,11 @@ class AveragingSource(Source):
         if self._running:
             self._running = False
             self.partners.stop()
-        self._meeting.cleanup()
+        self._meeting().unlink(missing_ok=True)
         self.actor.close()
+
+    def _meeting(self) -> Path:
+        return self.partners.folder / ".meeting"
 
     def _ask(self, worker: Worker) -> dict[str, Any]:
         if self.clock.finished:  # it has left the loop, and waits for a word
@@ -136,7 +136,9 @@ class AveragingSource(Source):
         return self.partners.state_of(worker)
 
     def _begin(self) -> None:
-        partners, meeting = self.partners, str(Path(self._meeting.name) / "meeting")
+        partners, meeting = self.partners, str(self._meeting())
+        self._meeting().unlink(missing_ok=True)  # of an earlier start
+        partners.mark([self.clock.env_steps // partners.count] * partners.count)
         for worker in partners.workers:
             partners.start(
                 worker,
@@ -144,7 +146,7 @@ class AveragingSource(Source):
                 self.clock.env_steps,
                 meeting=meeting,
                 parameters=None,
-                state=self._saved.get(name_of(worker), {}),
+                state=partners.saved.get(name_of(worker), {}),
                 repeat=self._repeat,
             )
         for worker in partners.workers:  # those that cannot start say why before anyone waits
@@ -158,7 +160,9 @@ class AveragingSource(Source):
         begin = perf_counter()
         try:
             return act()
-        except (RuntimeError, ChannelClosedError, TimeoutError, WorkerError) as error:
+        except WorkerError as error:
+            raise LostPartnerError(error.problem) from error
+        except (RuntimeError, ChannelClosedError, TimeoutError) as error:
             raise LostPartnerError(self._failures() or self._in_words(error)) from error
         finally:
             self._waited += perf_counter() - begin

@@ -35,18 +35,32 @@ CHUNK_BYTES = 32 * 2**20  # rows wait at most for this much before they are writ
 
 @dataclass
 class Journal:
-    """Chunks of stored rows on disk, and how far they reach."""
+    """Chunks of stored rows on disk, and how far they reach.
+
+    Args:
+        folder: where they are.
+        chunks: their files, with size, checksum and the positions they reach to.
+        saved: the positions that the last one reaches to.
+        tag: part of the files' names, where several writers may have written the same positions.
+    """
 
     folder: Path
     chunks: list[dict[str, Any]] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
+    tag: str = ""
+
+    def append_if_many(self, memory: Memory) -> None:
+        """Write the rows that are not on disk yet, if they are a chunk's worth."""
+        if memory.pending_bytes(self.saved) > CHUNK_BYTES:
+            self.append(memory)
 
     def append(self, memory: Memory) -> None:
         """Write the rows that are not on disk yet as one chunk."""
         rows, reached = memory.rows(self.saved)
         if rows:
             self.folder.mkdir(parents=True, exist_ok=True)
-            name = f"rows-{'-'.join(str(n) for n in (sum(self.saved), sum(reached)))}.safetensors"
+            span = f"{sum(self.saved)}-{sum(reached)}"
+            name = f"rows-{span}{self.tag and '-'}{self.tag}.safetensors"
             record = write_file(self.folder / name, pack(rows))
             self.chunks.append({"file": name, "reached": reached, **record})
         self.saved = reached
@@ -94,11 +108,20 @@ class Checkpointer:
 
     def tick(self) -> None:
         """Move rows to disk now and then, so that a checkpoint never has many to write."""
-        if self.memory.pending_bytes(self.journal.saved) > CHUNK_BYTES:
-            self.journal.append(self.memory)
+        self.journal.append_if_many(self.memory)
 
-    def save(self, env_steps: int, state: dict[str, Any]) -> None:
+    def save(
+        self,
+        env_steps: int,
+        state: dict[str, Any],
+        journals: dict[str, list[dict[str, Any]]] | None = None,
+    ) -> None:
         """Write a checkpoint, then drop what is not needed any more.
+
+        Args:
+            env_steps: how far the run is.
+            state: flat, of everything but stored rows.
+            journals: chunks that others have written, by folder.
 
         Raises:
             ResourceError: the disk is full or cannot be written; earlier checkpoints stay whole.
@@ -123,6 +146,7 @@ class Checkpointer:
                 "files": files,
                 "journal": self.journal.chunks,
                 "saved": self.journal.saved,
+                "journals": journals or {},
             }
             write_file(fresh / "manifest.json", _seal(manifest))
             shutil.rmtree(target, ignore_errors=True)
@@ -145,13 +169,15 @@ class Checkpointer:
         kept = checkpoints(self.folder.parent)
         for folder in kept[: -self.keep]:
             shutil.rmtree(folder)
-        needed = {chunk["file"] for chunk in self.journal.chunks}
+        needed = {self.journal.folder.name: {chunk["file"] for chunk in self.journal.chunks}}
         for folder in kept[-self.keep :]:
             try:
-                needed |= {chunk["file"] for chunk in _manifest(folder)["journal"]}
+                for name, chunks in _journals(_manifest(folder)).items():
+                    needed.setdefault(name, set()).update(chunk["file"] for chunk in chunks)
             except CheckpointError:
                 continue  # damaged: nothing can be resumed from it anyway
-        self.journal.keep_only(needed)
+        for name, files in needed.items():
+            Journal(self.folder.parent / name).keep_only(files)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -187,15 +213,16 @@ def load_latest(
             manifest = _manifest(folder)
             files = manifest["files"]
             data = {name: read_file(folder / name, record) for name, record in files.items()}
-            for chunk in manifest["journal"]:
-                read_file(run / "replay" / chunk["file"], chunk)
+            for name, chunks in _journals(manifest).items():
+                for chunk in chunks:
+                    read_file(run / name / chunk["file"], chunk)
         except CheckpointError as error:
             if isinstance(error, NewerCheckpointError):
                 raise
             warn(f"{error.problem}; using the checkpoint before it.")
             continue
         if memory is not None:
-            _check_workers(manifest["workers"], workers)
+            _check_workers(manifest.get("workers", 1), workers)
             Journal(run / "replay", manifest["journal"]).load(memory)
         state = {**json.loads(data["state.json"]), **unpack(data["tensors.safetensors"])}
         return manifest, state
@@ -259,6 +286,11 @@ def _sealed(path: Path) -> dict[str, Any]:
     if hashlib.sha256(to_json(manifest)).hexdigest() != seal:
         raise CheckpointError(f"{path} is damaged: its checksum does not match")
     return manifest
+
+
+def _journals(manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Chunks that a checkpoint needs, by folder."""
+    return {"replay": manifest["journal"], **manifest.get("journals", {})}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -62,6 +62,11 @@ class SharedClock(Clock):
     _ledger: Ledger | None = None
     _base: int = 0
 
+    @property
+    def base(self) -> int:
+        """Steps taken before this start of the run."""
+        return self._base
+
     def begin(self, env_steps: int) -> None:
         super().begin(env_steps)
         self._base = env_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -35,6 +36,11 @@ SAVING, STOPPING = 1, 2  # flags that averaging workers agree on after every fra
 _PATIENCE_SECONDS = 24 * 3600.0
 
 
+def replay_folder(number: int) -> str:
+    """Where in a run's folder a worker keeps the rows of its memory."""
+    return f"replay-worker-{number}"
+
+
 def serve_gradients(channel: Channel, work: GradientWork) -> None:
     """Train until the run ends, and hand over this worker's state whenever it is to be saved."""
     portion = work.portion
@@ -43,7 +49,7 @@ def serve_gradients(channel: Channel, work: GradientWork) -> None:
     ledger = Ledger.allocate(
         portion.workers, experiment.run.envs, experiment.fragment_length, work.ledger.zeros
     )
-    keeping = Keeping(channel, experiment, work.folder / f"replay-worker-{portion.number}")
+    keeping = Keeping(channel, experiment, work.folder / replay_folder(portion.number))
     keeping.load(work)
     clock.begin(work.base)
     channel.send(READY)
@@ -56,15 +62,18 @@ def serve_gradients(channel: Channel, work: GradientWork) -> None:
         join_group(work.meeting, portion, device, _PATIENCE_SECONDS)
         experiment.learner.apply = Averaged(portion.workers)
     share = portion.share(experiment.run.envs)
+    source.beat = ledger.beats[portion.number : portion.number + 1]
 
     def after_free_fragment() -> None:
         source.ctx.step = clock.env_steps
         ledger.episode[share.start : share.stop] = source.envs.episode
+        keeping.tick()
         if channel.waiting():  # raises once the run is gone
             channel.receive()
             keeping.hand_over()
 
     def after_common_fragment() -> None:
+        keeping.tick()
         flags = agree_on(0, experiment.learner.device)
         clock.agree(bool(flags & STOPPING))
         if flags & SAVING:
@@ -95,7 +104,9 @@ class Posting:
         self.fragments = 0
 
     def update(self, metrics: Mapping[str, Tensor]) -> None:
-        """Metrics are those of worker 0."""
+        """Count it; metrics are those of worker 0."""
+        self.ledger.updates[self.number] += 1
+        self.ledger.beats[self.number] += 1
 
     def fragment(self, env_steps: int, fragment: Batch, report: Report, seconds: float) -> None:
         """Post the episodes that ended."""
@@ -114,8 +125,7 @@ class Keeping:
 
     def __init__(self, channel: Channel, experiment: Experiment, folder: Path) -> None:
         self.channel, self.experiment = channel, experiment
-        self.journal = Journal(folder)
-        self._kept: list[set[str]] = []
+        self.journal = Journal(folder, tag=secrets.token_hex(4))
 
     def load(self, work: GradientWork) -> None:
         """Go on from a saved state; with none, from worker 0's weights alone."""
@@ -131,15 +141,16 @@ class Keeping:
         if source:
             experiment.source.load_state_dict(source, work.repeat)
 
+    def tick(self) -> None:
+        """Move rows to disk now and then, so that handing over never takes long."""
+        self.journal.append_if_many(self.experiment.memory)
+
     def hand_over(self) -> None:
-        """Send the worker's state to the run."""
+        """Send the worker's state to the run, which removes chunks that no checkpoint needs."""
         memory = self.experiment.memory
         if memory.pending_bytes(self.journal.saved) > 0:
             self.journal.append(memory)
         self.journal.drop_old(memory)
-        self._kept.append({chunk["file"] for chunk in self.journal.chunks})
-        self._kept = self._kept[-self.experiment.run.keep_checkpoints :]
-        self.journal.keep_only(set().union(*self._kept))
         state = {
             "rng": self.experiment.agent.rng.get_state(),
             "chunks": self.journal.chunks,

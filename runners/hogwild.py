@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -9,12 +10,11 @@ from typing import Any
 from coach.core.batch import Batch
 from coach.core.learner import Learner
 from coach.core.source import Report, Source, Standing
-from coach.core.state import under
 from coach.runners.actor import Actor
 from coach.runners.channel import ChannelClosedError
 from coach.runners.exchange import Portion, SharedClock, share_parameters, shared_size
 from coach.runners.gradient_worker import SAVE
-from coach.runners.partners import Partners, name_of, with_partners
+from coach.runners.partners import Partners, name_of
 from coach.runners.shared import share
 from coach.runners.worker import START_SECONDS, Worker, WorkerError
 from torch import nn
@@ -42,8 +42,8 @@ class HogwildSource(Source):
         self._block = share(lambda zeros: shared_size(learner, zeros))
         share_parameters(learner, self._block.again().zeros, keep=True)
         self._running = False
-        self._saved: dict[str, dict[str, Any]] = {}  # by partner
-        # Steps of each worker, when they last grew, and whether it is still starting.
+        self._repeat = True
+        # Signs of life of each worker, when they last came, and whether it is still starting.
         self._progress = [(0, 0.0, True)] * partners.count
 
     def collect(self) -> Batch:
@@ -51,22 +51,20 @@ class HogwildSource(Source):
         if not self._running:
             self._running = True
             for worker in self.partners.workers:
-                self._start(worker, self._saved.get(name_of(worker), {}))
+                saved = self.partners.saved.get(name_of(worker), {})
+                self._start(worker, saved, self._repeat)
         self._look_after()
         self.actor.ctx.step = self.clock.env_steps
         while True:
             try:
                 return self.actor.collect()
-            except Exception as error:  # whatever an environment raises
-                self.partners.tolerance.note(0, f"{type(error).__name__}: {error}")
+            except Exception:  # whatever an environment raises
+                self.partners.tolerance.note(0, traceback.format_exc())
                 self.actor.begin_anew()
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Weights are shared already."""
         self.actor.publish(policy, version)
-
-    def settle(self, save: bool) -> None:
-        """Nobody has to agree."""
 
     def keep_in(self, folder: Path) -> None:
         """Where partners keep the rows of their memories."""
@@ -88,24 +86,31 @@ class HogwildSource(Source):
 
     def state_dict(self) -> dict[str, Any]:
         """State of every worker; one that has just failed is left with its episode numbers."""
-        state = self.actor.state_dict()
-        if not self._running:
-            return with_partners(state, self._saved)
-        for worker in self.partners.workers:
+        return self._with_partners(self.actor.state_dict())
+
+    def given_up(self, env_steps: int) -> dict[str, Any]:
+        """This process's fragment was broken off; the partners go on."""
+        return self._with_partners(self.actor.given_up(env_steps))
+
+    def journals(self) -> dict[str, list[dict[str, Any]]]:
+        """Chunks of the partners' memories."""
+        return self.partners.journals()
+
+    def _with_partners(self, state: dict[str, Any]) -> dict[str, Any]:
+        for worker in self.partners.workers if self._running else ():
             try:
                 worker.channel.send(SAVE)
                 mine = self.partners.state_of(worker)
             except (ChannelClosedError, WorkerError):
                 mine = self._fresh(worker)
-            self._saved[name_of(worker)] = mine
-        return with_partners(state, self._saved)
+            self.partners.saved[name_of(worker)] = mine
+        return self.partners.saved_into(state)
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:
         """Continue from `state_dict`."""
         self.actor.load_state_dict(state, restore_environments)
-        self._saved = {
-            name_of(worker): under(name_of(worker), state) for worker in self.partners.workers
-        }
+        self.partners.saved_in(state)
+        self._repeat = restore_environments
 
     def close(self) -> None:
         """End the partners."""
@@ -114,19 +119,18 @@ class HogwildSource(Source):
             self.partners.stop()
         self.actor.close()
 
-    def _start(self, worker: Worker, state: dict[str, Any]) -> None:
-        done = int(self.partners.ledger.steps.sum())
+    def _start(self, worker: Worker, state: dict[str, Any], repeat: bool = False) -> None:
         self.partners.start(
             worker,
             self.learner,
-            self.clock.env_steps - done,
+            self.clock.base,
             meeting="",
             parameters=self._block.again(),
             state=state,
-            repeat=True,
+            repeat=repeat,
         )
-        steps = int(self.partners.ledger.steps[worker.number])
-        self._progress[worker.number] = (steps, monotonic(), True)
+        beats = int(self.partners.ledger.beats[worker.number])
+        self._progress[worker.number] = (beats, monotonic(), True)
 
     def _fresh(self, worker: Worker) -> dict[str, Any]:
         part = Portion(worker.number, self.partners.count).share(self.partners.num_envs)
@@ -138,13 +142,14 @@ class HogwildSource(Source):
         now = monotonic()
         for worker in self.partners.workers:
             failure = self.partners.failure(worker)
-            steps = int(self.partners.ledger.steps[worker.number])
+            beats = int(self.partners.ledger.beats[worker.number])
             before, since, starting = self._progress[worker.number]
             limit = START_SECONDS if starting else self.partners.timeout
-            if failure is None and steps != before:
-                self._progress[worker.number] = (steps, now, False)
+            if failure is None and beats != before:
+                self._progress[worker.number] = (beats, now, False)
             elif failure is None and now - since > limit:
-                failure = f"it has taken no step for {limit:g} s (run.worker_timeout)"
+                what = "has not started" if starting else "has taken no step (run.worker_timeout)"
+                failure = f"it {what} for {limit:g} s"
             if failure is not None:
                 self.partners.tolerance.restart(worker, failure)
                 self._start(worker, self._fresh(worker))

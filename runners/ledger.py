@@ -17,6 +17,8 @@ class Ledger:
 
     Args:
         steps: ``[W]`` environment steps.
+        updates: ``[W]`` updates.
+        beats: ``[W]`` steps and updates, counted as they happen: signs of life.
         stop: ``[1]`` not 0 once the run is to end.
         ended: ``[W]`` episodes.
         mailbox: ``[W, rows, 4]`` fragment, environment, value and length of the last episodes.
@@ -24,6 +26,8 @@ class Ledger:
     """
 
     steps: NDArray[np.int64]
+    updates: NDArray[np.int64]
+    beats: NDArray[np.int64]
     stop: NDArray[np.int64]
     ended: NDArray[np.int64]
     mailbox: NDArray[np.float64]
@@ -33,12 +37,18 @@ class Ledger:
     def allocate(workers: int, num_envs: int, fragment_length: int, zeros: Zeros) -> Ledger:
         """A ledger in memory made by ``zeros``; its mailbox holds two fragments of any worker."""
         rows = 2 * fragment_length * -(-num_envs // workers) + 64
+
+        def counts(size: int) -> NDArray[np.int64]:
+            return zeros((size,), torch.int64).numpy()
+
         return Ledger(
-            zeros((workers,), torch.int64).numpy(),
-            zeros((1,), torch.int64).numpy(),
-            zeros((workers,), torch.int64).numpy(),
-            zeros((workers, rows, 4), torch.float64).numpy(),
-            zeros((num_envs,), torch.int64).numpy(),
+            steps=counts(workers),
+            updates=counts(workers),
+            beats=counts(workers),
+            stop=counts(1),
+            ended=counts(workers),
+            mailbox=zeros((workers, rows, 4), torch.float64).numpy(),
+            episode=counts(num_envs),
         )
 
     def post(self, number: int, fragment: int, episodes: list[Episode]) -> None:

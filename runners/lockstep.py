@@ -21,7 +21,15 @@ from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.shared import SharedBlock
 from coach.runners.shared import share as share_memory
 from coach.runners.storage import freeze, thaw
-from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind, spread
+from coach.runners.worker import (
+    FAILED,
+    START_SECONDS,
+    Tolerance,
+    Worker,
+    WorkerKind,
+    spread,
+    stop_all,
+)
 from numpy.typing import NDArray
 
 STEP, DONE = b"s", b"d"
@@ -96,7 +104,7 @@ class LockstepEnvs(VectorEnv):
             except ChannelClosedError:
                 failures[worker] = ""
         for worker in self.workers:
-            failure = self._wait(worker, self.timeout)
+            failure = self._wait(worker, self.timeout, "run.worker_timeout")
             if failure is not None:
                 failures[worker] = failure
         self._waited += perf_counter() - begin
@@ -150,8 +158,7 @@ class LockstepEnvs(VectorEnv):
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self.workers:
-            worker.stop()
+        stop_all(self.workers)
 
     def _start(self, state: dict[str, Any], repeat: bool) -> None:
         for worker, part in zip(self.workers, self.shares):
@@ -179,14 +186,14 @@ class LockstepEnvs(VectorEnv):
         )
         worker.start(setup)
 
-    def _wait(self, worker: Worker, timeout: float) -> str | None:
+    def _wait(self, worker: Worker, timeout: float, setting: str = "to start") -> str | None:
         """Wait until a worker is done; in words what went wrong, if something did."""
         try:
             message = worker.channel.receive(timeout)
         except ChannelClosedError:
             return worker.death()
         except TimeoutError:
-            return f"it has not answered for {timeout:g} s (run.worker_timeout)"
+            return f"it has not answered for {timeout:g} s ({setting})"
         return message.text if message.kind == FAILED else None
 
     def _recover(self, worker: Worker, failure: str) -> range:

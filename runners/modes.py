@@ -27,7 +27,7 @@ from coach.runners.placement import Placement, choose_placement
 from coach.runners.ring import Actors, RingSource
 from coach.runners.seeds import derived_seed
 from coach.runners.settings import RunSettings
-from coach.runners.worker import Tolerance, WorkerKind
+from coach.runners.worker import START_SECONDS, Tolerance, WorkerKind
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ def gradient_workers(run: RunSettings) -> int:
     if run.mode == "single" or run.exchange == "experience":
         return 1
     workers = _workers(run)
+    if run.workers is None and run.mode == "sync":  # the most that share them equally
+        workers = max(n for n in range(1, workers + 1) if run.envs % n == 0)
     if run.mode == "sync" and run.envs % workers:
         raise SettingError(
             "run.workers",
@@ -151,7 +153,8 @@ def make_clock(run: RunSettings, portion: Portion) -> Clock:
 
 
 def _workers(run: RunSettings) -> int:
-    workers = run.workers or min(run.envs, os.cpu_count() or 1)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = run.workers or min(run.envs, cpus or 1)
     if workers > run.envs:
         raise SettingError(
             "run.workers",
@@ -260,10 +263,14 @@ def _ring(scene: Scene, workers: int) -> tuple[Source, str]:
     placement = _apart(scene, workers)
     assert placement.kind is not None
     device, hosting, count, kind = "cpu", None, workers, placement.kind
+    patience = run.worker_timeout
     words = f"{workers} actors, one {kind} each{placement.words}"
     if run.inference == "server":
-        hosting = Hosting(workers, kind, tolerance, run.worker_timeout, scene.plugins)
+        inner = Tolerance(run.max_restarts, scene.say)
+        hosting = Hosting(workers, kind, inner, run.worker_timeout, scene.plugins)
         device, count, kind = str(scene.learner.device), 1, "thread"
+        # It replaces workers that hang by itself, and is silent meanwhile.
+        patience += START_SECONDS
         words = f"one thread acts on {device} for {words.replace('actors', 'workers', 1)}"
     seeds = [
         derived_seed(run.seed, f"actor {number}" if number else "actor") for number in range(count)
@@ -278,7 +285,7 @@ def _ring(scene: Scene, workers: int) -> tuple[Source, str]:
         scene.fragment_length,
         kind,
         (derived_seed(run.seed, "environments"), seeds),
-        run.worker_timeout,
+        patience,
         scene.plugins,
         run.free_learner,
         device,

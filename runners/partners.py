@@ -9,14 +9,14 @@ from typing import Any
 
 from coach.core.learner import Learner
 from coach.core.source import Episode, Standing, WorkerStanding
-from coach.core.state import prefixed
+from coach.core.state import prefixed, under
 from coach.runners.channel import ChannelClosedError
 from coach.runners.exchange import GradientWork, Portion
-from coach.runners.gradient_worker import READY, STATE, serve_gradients
+from coach.runners.gradient_worker import READY, STATE, replay_folder, serve_gradients
 from coach.runners.ledger import Ledger
 from coach.runners.shared import share
 from coach.runners.storage import freeze, thaw
-from coach.runners.worker import FAILED, Tolerance, Worker, WorkerError
+from coach.runners.worker import FAILED, Tolerance, Worker, WorkerError, stop_all
 
 
 class Partners:
@@ -56,6 +56,7 @@ class Partners:
         self.ledger = Ledger.allocate(*sizes, self._block.again().zeros)
         self.ledger.episode[:] = -1
         self.folder = Path()
+        self.saved: dict[str, dict[str, Any]] = {}  # states by `name_of` the worker
         self._read = [0] * portion.workers
         self._mark = (perf_counter(), [0] * portion.workers)
 
@@ -130,22 +131,37 @@ class Partners:
         speeds = [(new - old) / wall for old, new in zip(before, steps)]
         restarts = self.tolerance.of
         workers = [WorkerStanding(n, speed, restarts=restarts[n]) for n, speed in enumerate(speeds)]
-        return Standing(workers, learner_waits and learner_waits / wall)
+        updates = int(self.ledger.updates.sum()) or None
+        return Standing(workers, learner_waits and learner_waits / wall, updates=updates)
+
+    def mark(self, steps: list[int]) -> None:
+        """Count speeds from these steps on."""
+        self._mark = (perf_counter(), steps)
+
+    def journals(self) -> dict[str, list[dict[str, Any]]]:
+        """Folder and chunks of the rows of every worker's memory, as last handed over."""
+        return {
+            replay_folder(worker.number): self.saved[name_of(worker)].get("chunks", [])
+            for worker in self.workers
+            if name_of(worker) in self.saved
+        }
+
+    def saved_in(self, state: dict[str, Any]) -> None:
+        """Take the workers' states out of a saved one."""
+        self.saved = {name_of(worker): under(name_of(worker), state) for worker in self.workers}
+
+    def saved_into(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state with those of the workers, as last handed over."""
+        for name, saved in self.saved.items():
+            state |= prefixed(name, saved)
+        return state
 
     def stop(self) -> None:
         """End all workers."""
         self.ledger.stop[0] = 1
-        for worker in self.workers:
-            worker.stop()
+        stop_all(self.workers)
 
 
 def name_of(worker: Worker) -> str:
     """What the state of a worker is saved under."""
     return f"partner{worker.number}/"
-
-
-def with_partners(state: dict[str, Any], partners: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A state and, under their names, those of the partners."""
-    for name, saved in partners.items():
-        state |= prefixed(name, saved)
-    return state

@@ -59,7 +59,7 @@ def choose_placement(
         # The fastest of a few, in turn: whatever else the machine does only slows them down.
         both = []
         for _ in range(_ROUNDS):
-            both.append(together(envs, steps) / steps)
+            both.append(together(envs, steps))
             alone.append(time_steps(envs[0], steps))
         gain = 2 * min(seconds for seconds, _ in alone) / max(min(both), 1e-9)
     finally:
@@ -87,14 +87,18 @@ def time_steps(
 
 
 def together(envs: list[gym.Env[Any, Any]], steps: int) -> float:
-    """Seconds in which every environment takes ``steps`` steps, each in a thread of its own."""
-    threads = [threading.Thread(target=time_steps, args=(env, steps, 60.0)) for env in envs]
-    begin = perf_counter()
+    """Mean seconds of a step while every environment is stepped in a thread of its own."""
+    seconds: list[float] = []
+
+    def run(env: gym.Env[Any, Any]) -> None:
+        seconds.append(time_steps(env, steps, 60.0)[0])
+
+    threads = [threading.Thread(target=run, args=(env,)) for env in envs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return perf_counter() - begin
+    return sum(seconds) / len(seconds)
 
 
 def _shown(seconds: float) -> str:

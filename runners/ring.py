@@ -32,8 +32,18 @@ from coach.runners.shared import share
 from coach.runners.slot import Slot
 from coach.runners.storage import freeze
 from coach.runners.tally import Tally
-from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker, WorkerKind, spread
+from coach.runners.worker import (
+    FAILED,
+    START_SECONDS,
+    Tolerance,
+    Worker,
+    WorkerKind,
+    spread,
+    stop_all,
+)
 from torch import Tensor, nn
+
+_LOOK_SECONDS = 0.25  # between two looks for workers that hang
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,8 @@ class RingSource(Source):
         self.board.publish(0)
         # Running statistics change without an update.
         self._refreshed = any(True for _ in agent.policy.buffers())
+        self._beats_block = share(lambda zeros: zeros((actors.workers,), torch.int64))
+        self._beats = self._beats_block.again().zeros((actors.workers,), torch.int64).numpy()
         self.env_steps = 0
         self.discarded = 0
         self.episode = [-1] * actors.num_envs
@@ -102,12 +114,19 @@ class RingSource(Source):
         self._slots_of = [
             self._slots(s, b.again().zeros) for s, b in zip(self.shares, self._blocks)
         ]
-        self._filled: deque[tuple[int, int]] = deque()  # (worker, slot), oldest first
+        # (worker, slot), oldest first
+        self._filled: deque[tuple[int, int]] = deque()
         self._taken: tuple[int, int] | None = None
+        # Slots whose fragment does not go on where that worker's last one ended.
+        self._anew: set[tuple[int, int]] = set()
+        self._gap = [False] * actors.workers
         self._selector = selectors.DefaultSelector()
-        self._heard = [0.0] * actors.workers  # when each worker last said something
+        self._heard = [0.0] * actors.workers  # when each worker last gave a sign of life
+        self._beat = [0] * actors.workers  # and how many steps it had counted then
+        self._looked = 0.0
         self._owes = [0] * actors.workers  # slots that each worker has to fill
         self._starting = [True] * actors.workers
+        self._fresh = [False] * actors.workers  # whether a worker's next fragment begins anew
         self._running = False
         self._report = Report()
         self._tally = Tally(actors.workers)
@@ -133,14 +152,17 @@ class RingSource(Source):
             if limit is None or lag <= limit:
                 break
             self.discarded += 1
+            self._gap[number] = True
+            self._anew.discard((number, which))
             self._hand_back()
         waited = perf_counter() - begin
         self._tally.note(number, slot, lag, waited, len(self._filled))
-        batch = replace(slot.fragment.batch, version=int(slot.version[0]))
+        continues = not self._gap[number] and (number, which) not in self._anew
+        self._gap[number] = False
+        self._anew.discard((number, which))
+        batch = replace(slot.fragment.batch, version=int(slot.version[0]), continues=continues)
         self.env_steps += batch.steps
         self._report.episodes += slot.read_episodes()
-        for i, episode in zip(self.shares[number], slot.episode.tolist()):
-            self.episode[i] = episode
         return batch
 
     def idle(self) -> bool:
@@ -184,12 +206,12 @@ class RingSource(Source):
         self.env_steps = state["step"]
         # A checkpoint of another mode counts episodes too; its unfinished ones are given up.
         self.episode = list(state["episode" if "episode" in state else "envs.episode"])
+        self._fresh = [True] * self.actors.workers
 
     def close(self) -> None:
         """End the actors."""
-        for worker in self.workers:
-            if self._running:
-                worker.stop()
+        if self._running:
+            stop_all(self.workers)
         self._selector.close()
 
     def _slots(self, part: range, zeros: Zeros) -> list[Slot]:
@@ -222,6 +244,9 @@ class RingSource(Source):
             freeze({n: t.new_zeros(len(part), *t.shape[1:]) for n, t in self._acted.items()}),
             self._blocks[number].again(),
             self.board.block.again(),
+            self._beats_block.again(),
+            number,
+            actors.workers,
             actors.device,
             actors.hosting,
         )
@@ -257,32 +282,47 @@ class RingSource(Source):
                 self._restart(worker, worker.death())
             except TimeoutError:
                 self._restart(worker, "it broke off in the middle of a message")
-        if timeout:
-            self._find_hung()
+        self._find_hung()
 
     def _take(self, worker: Worker, message: Message) -> None:
         if message.kind == FAILED:
             self._restart(worker, message.text)
             return
         assert message.kind == FILLED
-        number = worker.number
+        number, which = worker.number, message.value
         self._heard[number], self._starting[number] = monotonic(), False
         self._owes[number] -= 1
-        self._filled.append((number, message.value))
+        if self._fresh[number]:
+            self._fresh[number] = False
+            self._anew.add((number, which))
+        for i, episode in zip(self.shares[number], self._slots_of[number][which].episode.tolist()):
+            self.episode[i] = episode
+        self._filled.append((number, which))
 
     def _find_hung(self) -> None:
+        """Mend workers that owe something and have neither spoken nor taken a step for too long."""
         now = monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
         for worker in self.workers:
-            number = worker.number
-            limit = START_SECONDS if self._starting[number] else self.actors.timeout
-            if self._owes[number] and now - self._heard[number] > limit:
-                self._restart(
-                    worker, f"it has delivered nothing for {limit:g} s (run.worker_timeout)"
-                )
+            number, beat = worker.number, int(self._beats[worker.number])
+            if beat != self._beat[number]:
+                self._beat[number], self._heard[number] = beat, now
+                self._starting[number] = False
+            silence = now - self._heard[number]
+            if not self._owes[number]:
+                continue
+            if self._starting[number] and silence > START_SECONDS:
+                self._restart(worker, f"it has not started within {START_SECONDS:g} s")
+            elif not self._starting[number] and silence > self.actors.timeout:
+                limit = self.actors.timeout
+                self._restart(worker, f"it has taken no step for {limit:g} s (run.worker_timeout)")
 
     def _restart(self, worker: Worker, failure: str) -> None:
         self._selector.unregister(worker.channel)
         self.tolerance.restart(worker, failure)
+        self._fresh[worker.number] = True
         self._start(worker)
 
 

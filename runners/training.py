@@ -65,6 +65,7 @@ class Run:
         console: where progress is shown.
         resume: continue from the newest whole checkpoint.
         quiet: show no progress.
+        skip_episodes: on resume, leave out so many episodes of every environment.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Run:
         console: Console,
         resume: bool = False,
         quiet: bool = False,
+        skip_episodes: int = 0,
     ) -> None:
         self.experiment, self.folder = experiment, folder
         run, memory = experiment.run, experiment.memory
@@ -103,14 +105,19 @@ class Run:
             )
         except OSError as error:
             raise unwritable(folder, error) from error
-        if resume:
-            self._load(state)
-            self.checkpointer.continue_from(manifest)
-        elif experiment.note and not quiet:
-            self.view.say(experiment.note)
         if not resume:
+            if experiment.note and not quiet:
+                self.view.say(experiment.note)
             board.text("preset", dump(experiment.plain))
             board.text("versions", json.dumps(run_folder.versions(), indent=1))
+            return
+        try:
+            self._load(_without_episodes(state, skip_episodes))
+            self.checkpointer.continue_from(manifest)
+        except BaseException:
+            self.view.close()
+            experiment.source.close()
+            raise
 
     def train(self) -> Result:
         """Train until the steps are taken, the target is met or a signal comes.
@@ -139,10 +146,12 @@ class Run:
             raise unwritable(self.folder, error) from error
         except InterruptedRunError:
             self._save()
-        except LostPartnerError:
-            raise  # the last checkpoint is all that is whole
+        except LostPartnerError:  # the last checkpoint is all that is whole
+            if not clock.stop:
+                raise
+            self.view.say("A worker was lost meanwhile; the last checkpoint before is kept.")
         except WorkerError:
-            self._save()  # what has been learned stays
+            self._save(whole=False)  # what has been learned stays
             raise
         finally:
             if self.profile is not None:
@@ -222,20 +231,23 @@ class Run:
             experiment.learner.device,
         )
 
-    def _save(self) -> None:
+    def _save(self, whole: bool = True) -> None:
+        """Write a checkpoint; not ``whole`` leaves out a fragment that was broken off."""
         self.log.board.flush()
-        self.checkpointer.save(self.clock.env_steps, self._state())
+        state = self._state(whole)
+        self.checkpointer.save(self.clock.env_steps, state, self.experiment.source.journals())
 
-    def _state(self) -> dict[str, Any]:
-        experiment = self.experiment
+    def _state(self, whole: bool = True) -> dict[str, Any]:
+        experiment, source = self.experiment, self.experiment.source
+        acting = source.state_dict() if whole else source.given_up(self.clock.env_steps)
         state: dict[str, Any] = {"best": self.best, "last": self.last}
-        for name, owner in (
-            ("learner", experiment.learner),
-            ("memory", experiment.memory),
-            ("source", experiment.source),
-            ("log", self.log),
+        for name, saved in (
+            ("learner", experiment.learner.state_dict()),
+            ("memory", experiment.memory.state_dict()),
+            ("source", acting),
+            ("log", self.log.state_dict()),
         ):
-            state |= prefixed(f"{name}/", owner.state_dict())
+            state |= prefixed(f"{name}/", saved)
         return state
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -298,12 +310,11 @@ def carry_through(run: Run, plugins: list[str]) -> tuple[Run, Result]:
                 "A worker failed, so all go back to the last checkpoint and on with fresh episodes "
                 f"({restarts} of at most {most} restarts): {error.problem}"
             )
-            settings, _ = run_folder.read(run.folder)
+            before, settings = run, copy.deepcopy(run.experiment.plain)
             settings["run"]["restore_environments"] = False
-            before, run = (
-                run,
-                resume(run.folder, settings, run.view.console, plugins, run.view.quiet),
-            )
+            console, quiet = before.view.console, before.view.quiet
+            # From one checkpoint the same episodes would follow each time, and what made them fail.
+            run = resume(before.folder, settings, console, plugins, quiet, restarts - 1)
             if before.profile is not None:
                 run.watch(before.profile)
 
@@ -314,10 +325,23 @@ def resume(
     console: Console,
     plugins: list[str],
     quiet: bool = False,
+    skip_episodes: int = 0,
 ) -> Run:
-    """Continue the run in ``folder`` from its newest whole checkpoint."""
+    """Continue the run in ``folder`` from its newest whole checkpoint.
+
+    ``skip_episodes`` leaves out so many episodes of every environment, if fresh ones begin.
+    """
     experiment = build_experiment(settings, plugins, _teller(console))
-    return Run(experiment, folder, console, resume=True, quiet=quiet)
+    return Run(experiment, folder, console, True, quiet, skip_episodes)
+
+
+def _without_episodes(state: dict[str, Any], skipped: int) -> dict[str, Any]:
+    return {
+        key: [number + skipped for number in value]
+        if key.startswith("source/") and key.split("/")[-1] in ("episode", "envs.episode")
+        else value
+        for key, value in state.items()
+    }
 
 
 def _teller(console: Console) -> Callable[[str], None]:

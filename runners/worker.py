@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import pairwise
-from multiprocessing.context import ForkServerContext, SpawnContext
-from typing import Any, Literal, TypeAlias
+from multiprocessing import forkserver
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from coach.core.errors import CoachError
 from coach.core.registry import load_plugin
 from coach.runners.channel import Channel, ChannelClosedError
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 WorkerKind: TypeAlias = Literal["process", "thread"]
 #: What a worker runs: it gets its end of the channel and its arguments.
@@ -26,7 +33,7 @@ Target: TypeAlias = Callable[..., None]
 
 FAILED = b"!"  # kind of the message that brings a traceback
 START_SECONDS = 300.0  # importing and making environments may take long on a loaded machine
-_STOP_SECONDS = 5.0
+_STOP_SECONDS, _LAST_WORDS_SECONDS = 5.0, 1.0
 
 
 def spread(num_envs: int, workers: int) -> list[range]:
@@ -53,6 +60,7 @@ class Worker:
         self.number, self.kind, self.target, self.plugins = number, kind, target, plugins
         self.channel: Channel
         self._process: Any = None
+        _ALL.add(self)
 
     def start(self, *args: Any) -> None:
         """Start (again); ``args`` are the only objects that are ever pickled."""
@@ -68,11 +76,6 @@ class Worker:
         )
         self._process.start()
         theirs.close()
-
-    @property
-    def pid(self) -> int | None:
-        """Process id, or ``None`` for a thread."""
-        return getattr(self._process, "pid", None)
 
     def death(self) -> str:
         """In words, how a worker ended that hung up without a traceback."""
@@ -91,14 +94,39 @@ class Worker:
             self._process.kill()
             self._process.join(_STOP_SECONDS)
 
-    def stop(self) -> None:
-        """Hang up, which ends it; kill it if that takes too long."""
+    @property
+    def alive(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and bool(self._process.is_alive())
+
+    def join(self, patience: float) -> None:
+        """Wait until it has ended, after hanging up; kill it if that takes too long."""
         if self._process is None:
             return
-        self.channel.close()
-        self._process.join(_STOP_SECONDS)
+        self._process.join(patience)
         if self._process.is_alive():
             self.kill()
+
+
+def stop_all(workers: Iterable[Worker]) -> None:
+    """Hang up on workers, which ends them; kill those that take too long."""
+    started = [worker for worker in workers if worker.alive]
+    for worker in started:
+        worker.channel.close()
+    until = monotonic() + _STOP_SECONDS
+    for worker in started:
+        worker.join(max(until - monotonic(), 0.1))
+
+
+#: Every worker of this process. They ignore SIGTERM, with which multiprocessing would end them.
+_ALL: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+@atexit.register
+def _kill_those_left() -> None:
+    for worker in list(_ALL):
+        if worker.alive:
+            worker.kill()
 
 
 class Tolerance:
@@ -118,9 +146,17 @@ class Tolerance:
         """End a worker that failed, and report it; the caller then starts it again.
 
         Raises:
-            WorkerError: it was one too many.
+            WorkerError: it was one too many, or a thread that cannot be ended.
         """
         worker.kill()
+        if worker.alive and worker.kind == "thread":
+            worker.join(_LAST_WORDS_SECONDS)
+        if worker.alive:  # it would go on writing into memory that its successor writes
+            raise WorkerError(
+                f"Worker {worker.number} failed and cannot be ended, for it is a thread: "
+                f"{failure.strip()}",
+                "Use --worker-kind process; a checkpoint was written, so continue with --resume.",
+            )
         self.note(worker.number, failure)
 
     def note(self, number: int, failure: str) -> None:
@@ -160,8 +196,8 @@ def _serve(target: Target, channel: Channel, args: tuple[Any, ...]) -> None:
 def _serve_process(
     plugins: list[str], target: Target, channel: Channel, args: tuple[Any, ...]
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides when it ends
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the run decides when it ends
     _die_with_parent()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -175,6 +211,13 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    # The parent is the fork server, which ends with the run, but waits for everybody who holds the
+    # other end of this pipe; its children inherit that for no use.
+    inherited = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
+    if inherited is not None:
+        with suppress(OSError):
+            os.close(inherited)
+        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
 
 
 def _context() -> ForkServerContext | SpawnContext:

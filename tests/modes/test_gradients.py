@@ -13,9 +13,9 @@ from coach.memories.rollout import Rollout
 from coach.runners import training
 from coach.runners.checkpoint import load_policy
 from coach.runners.evaluation import evaluate
-from coach.runners.training import Run, start
+from coach.runners.training import Run, resume, start
 from coach.telemetry.profile import Profile
-from mode_runs import agents, go_on, settings_for, states, trained
+from mode_runs import agents, go_on, settings_for, spec_of, states, trained
 from rich.console import Console
 
 GRADIENTS = {"exchange": "gradients", "workers": 2}
@@ -59,30 +59,47 @@ def test_averaging_workers_continue_bit_for_bit(agent: str, tmp_path: Path) -> N
     assert states(rest) == states(whole)
 
 
+def train_until_all_have_stepped(run: Run) -> Run:
+    """Train until every worker has taken some steps; who starts last does not matter."""
+    source: Any = run.experiment.source
+    after = run._after_fragment
+
+    def look() -> None:
+        after()
+        if (source.partners.ledger.steps > 64).all():
+            run.clock.stop = "enough"
+
+    run._after_fragment = look  # type: ignore[method-assign]
+    run.train()
+    return run
+
+
+def free(tmp_path: Path, agent: str) -> Run:
+    settings = settings_for(agent, mode="async", **GRADIENTS, steps=10**6)
+    run = start("tiny", settings, tmp_path, Console(quiet=True), [], quiet=True)
+    return train_until_all_have_stepped(run)
+
+
 def test_free_workers_continue_where_they_were(tmp_path: Path) -> None:
-    settings = settings_for("dqn", mode="async", **GRADIENTS)
-    first = trained(tmp_path, settings)
-    rest = go_on(first, steps=512)
-    assert rest.clock.env_steps >= 512
+    first = free(tmp_path, "dqn")
+    again = resume(first.folder, first.experiment.plain, Console(quiet=True), [], quiet=True)
+    assert again.clock.env_steps == first.clock.env_steps
+    rest = train_until_all_have_stepped(again)
     saved, now = first._state(), rest._state()
-    for worker in ("", "partner1/"):
-        old, new = (
-            s[f"source/{worker}memory/env_steps" if worker else "memory/env_steps"]
-            for s in (saved, now)
-        )
-        assert new > old > 0
+    for counter in ("memory/env_steps", "source/partner1/memory/env_steps"):
+        assert now[counter] > saved[counter] + 64
     assert rest.experiment.learner.version > first.experiment.learner.version
 
 
 def test_free_workers_share_steps_and_parameters(tmp_path: Path) -> None:
-    run = trained(tmp_path, settings_for("actor_critic", mode="async", **GRADIENTS, steps=1_024))
+    run = free(tmp_path, "actor_critic")
     source: Any = run.experiment.source
-    steps = source.partners.ledger.steps
-    assert (steps > 0).all()
-    assert steps.sum() == run.clock.env_steps
-    # Steps that only worker 0 made would have left the second moment of fewer gradients.
+    assert source.partners.ledger.steps.sum() == run.clock.env_steps
+    # Each counts its own updates; the optimiser's count lies in memory that all of them write.
     slots = run.experiment.learner.steppers["network"].slots
-    assert int(slots["steps"]) > run.experiment.learner.version
+    own = run.experiment.learner.version
+    assert source.standing().updates == source.partners.ledger.updates.sum() > 0
+    assert int(slots["steps"]) > own
 
 
 @pytest.mark.parametrize("profiled", [False, True])
@@ -149,12 +166,20 @@ def test_minibatches_that_do_not_divide_are_refused(tmp_path: Path) -> None:
 
 
 def test_divided_memories_add_up_to_the_whole() -> None:
+    spec = spec_of("dqn")
+    replay, rollout = Replay(spec, 4), Rollout(spec, 4, horizon=8)
     whole = {"capacity": 100, "batch_size": 32, "warmup": 40, "updates_per_step": 0.25}
-    together = Replay.divided(whole, 4, together=True)
+    together = replay.divided(whole, 4, together=True)
     assert together == {"capacity": 25, "batch_size": 8, "warmup": 10, "updates_per_step": 1.0}
-    alone = Replay.divided(whole, 4, together=False)
+    alone = replay.divided(whole, 4, together=False)
     assert alone == {"capacity": 25, "batch_size": 32, "warmup": 10, "updates_per_step": 0.25}
-    rollout = {"horizon": 8, "batch_size": 32}
-    assert Rollout.divided(rollout, 4, together=True) == {"horizon": 8, "batch_size": 8}
-    assert Rollout.divided(rollout, 4, together=False) == rollout
-    assert Rollout.divided({"batch_size": None}, 4, together=True) == {"batch_size": None}
+    assert rollout.divided({"batch_size": 32}, 4, together=True) == {"batch_size": 8}
+    assert rollout.divided({"batch_size": 32}, 4, together=False) == {"batch_size": 32}
+    assert rollout.divided({"batch_size": None}, 4, together=True) == {"batch_size": None}
+
+
+def test_whole_sequences_must_divide_too() -> None:
+    rollout = Rollout(spec_of("ppo"), 8, sequences=True, horizon=128)
+    assert rollout.divided({"batch_size": 256}, 2, together=True) == {"batch_size": 128}
+    with pytest.raises(SettingError, match="2 whole sequences"):
+        rollout.divided({"batch_size": 256}, 4, together=True)

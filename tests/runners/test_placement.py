@@ -65,7 +65,7 @@ def test_one_that_must_be_apart_never_stays(monkeypatch: pytest.MonkeyPatch) -> 
 def test_threads_have_to_pay(gain: float, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = iter([0.03, 0.01, 0.02, 0.05])
     monkeypatch.setattr(placement, "time_steps", lambda env, steps=100: (next(noise), steps))
-    monkeypatch.setattr(placement, "together", lambda envs, steps: 2 * 0.01 * steps / gain)
+    monkeypatch.setattr(placement, "together", lambda envs, steps: 2 * 0.01 / gain)
     found = choose_placement(TINY, num_envs=4, workers=2)
     assert found.kind == kind
     assert f"two threads step {gain} times as fast as one" in found.words
