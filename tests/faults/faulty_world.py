@@ -21,9 +21,12 @@ class FaultyWorld(gym.Env[Any, Any]):
         how: raise, kill or hang.
         folder: one of its files is removed with every failure.
         spare: leave the process alone that the run began in.
+        refuses: cannot be made in any other process.
     """
 
-    def __init__(self, how: str, folder: str, spare: bool = False) -> None:
+    def __init__(self, how: str, folder: str, spare: bool = False, refuses: bool = False) -> None:
+        if refuses and multiprocessing.parent_process() is not None:
+            raise RuntimeError("no licence for a second simulator")
         self.spared = spare and multiprocessing.parent_process() is None
         self.observation_space = spaces.Box(-1, 1, (3,), np.float32)
         self.action_space = spaces.Discrete(2)

@@ -28,10 +28,12 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 class Started:
     """A run with worker processes, started from the command line."""
 
-    def __init__(self, folder: Path, mode: str) -> None:
+    def __init__(self, folder: Path, mode: str, *more: str, preset: str = "CartPole_DQN") -> None:
         self.folder = folder
-        command = [sys.executable, "-m", "coach_cli", "train", "CartPole_DQN", "--mode", mode]
+        mode, _, exchange = mode.partition(" ")
+        command = [sys.executable, "-m", "coach_cli", "train", preset, "--mode", mode, *more]
         command += ["--workers", "2", "--worker-kind", "process", "--run-dir", str(folder)]
+        command += ["--exchange", exchange or "experience"]
         command += ["--set", "run.envs=2", "--set", "run.log_every=100", "--steps", "10_000_000"]
         command += ["--set", "evaluation.every=0", "--set", "run.fragment_length=16"]
         self.process = subprocess.Popen(
@@ -47,7 +49,15 @@ class Started:
     @property
     def run(self) -> Path:
         """The run's folder."""
-        return next(self.folder.glob("CartPole_DQN/*"))
+        return next(self.folder.glob("*/*/preset.yaml")).parent
+
+    def all_end(self) -> None:
+        """Wait until no worker is left."""
+        living = (child for child in self.children if child.is_running())
+        wait_for(
+            lambda: all(child.status() == psutil.STATUS_ZOMBIE for child in living),
+            "workers to end",
+        )
 
 
 def segments() -> set[str]:
@@ -55,24 +65,52 @@ def segments() -> set[str]:
     return set(os.listdir(place)) if place.is_dir() else set()
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+MODES = ["sync", "async", "sync gradients", "async gradients"]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_no_worker_survives_the_run(mode: str, tmp_path: Path) -> None:
     before = segments()
     started = Started(tmp_path, mode)
     assert len(started.children) >= 2
     started.process.kill()
     started.process.communicate()
-    wait_for(lambda: not any(child.is_running() for child in started.children), "workers to end")
+    started.all_end()
     assert segments() <= before
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_an_interrupt_ends_it_with_a_checkpoint(mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "number"),
+    [(mode, signal.SIGINT) for mode in MODES[:2]] + [(mode, signal.SIGTERM) for mode in MODES],
+)
+def test_a_signal_ends_it_with_a_checkpoint(
+    mode: str, number: signal.Signals, tmp_path: Path
+) -> None:
     started = Started(tmp_path, mode)
-    os.killpg(started.process.pid, signal.SIGINT)  # as the terminal does it: workers get it too
+    os.killpg(started.process.pid, number)  # as terminals and schedulers do: workers get it too
     told, _ = started.process.communicate(timeout=PATIENCE)
-    assert started.process.returncode == 130, told.decode()
+    assert started.process.returncode == 128 + number, told.decode()
     assert b"--resume" in told
     assert b"Traceback" not in told
     assert checkpoints(started.run)
-    wait_for(lambda: not any(child.is_running() for child in started.children), "workers to end")
+    started.all_end()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a hung worker has to be killed")
+def test_not_even_a_hung_worker_survives_the_run(tmp_path: Path) -> None:
+    tickets = tmp_path / "tickets"
+    tickets.mkdir()
+    (tickets / "one").touch()
+    world = Path(__file__).with_name("faulty_world.py")
+    preset = tmp_path / "hanging.yaml"
+    preset.write_text(
+        f"environment: {{id: '{world}:FaultyWorld', kwargs: {{how: hang, folder: '{tickets}'}}}}\n"
+        "agent: {type: dqn, network: {embedder: {type: mlp, hidden: [8]}, heads: {q: q}}}\n"
+        "memory: {type: replay, capacity: 500, warmup: 20}\n"
+        "run: {steps: 1}\n"
+    )
+    started = Started(tmp_path / "runs", "async", preset=str(preset))
+    wait_for(lambda: not list(tickets.iterdir()), "a worker to hang")
+    started.process.kill()
+    started.process.communicate()
+    started.all_end()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from coach.runners.checkpoint import checkpoints
-from coach.runners.training import Run, start
+from coach.runners.training import Run, resume, start
 from coach.runners.worker import WorkerError
 from rich.console import Console
 
@@ -80,3 +80,36 @@ def test_a_crash_is_a_step_that_was_cut_off_where_it_began(tmp_path: Path) -> No
         assert second.discount[-1, env] == 1.0
         assert second.next_obs[-1, env].equal(second.obs[-1, env]) == cut_off
     assert first.reward.all()
+
+
+def test_a_worker_that_hangs_is_noticed_while_the_learner_runs_free(tmp_path: Path) -> None:
+    """A learner that never runs out of work looks after its actors all the same."""
+    settings = faulty(tmp_path, "hang", 1, mode="async", free_learner=True, worker_kind="process")
+    settings["run"] |= {"workers": 1, "envs": 2}
+    settings["memory"]["warmup"] = 5
+    run, console = begin(tmp_path, settings)
+    run.train()
+    assert WORDS["hang"] in console.export_text()
+    assert run.clock.env_steps >= 300
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_thread_that_hangs_cannot_be_replaced(mode: str, tmp_path: Path) -> None:
+    """It might wake up and write where its successor writes."""
+    settings = faulty(tmp_path, "hang", 1, mode=mode, worker_kind="thread", worker_timeout=1)
+    settings["run"]["steps"] = 10**9  # the others go on meanwhile
+    run, _ = begin(tmp_path, settings)
+    with pytest.raises(WorkerError, match="--worker-kind process"):
+        run.train()
+    assert checkpoints(run.folder)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_run_that_ran_out_of_restarts_can_be_taken_up_again(mode: str, tmp_path: Path) -> None:
+    settings = faulty(tmp_path, "raise", 1, mode=mode, worker_kind="thread", max_restarts=0)
+    run, console = begin(tmp_path, settings)
+    with pytest.raises(WorkerError):
+        run.train()
+    again = resume(run.folder, settings, console, [], quiet=True)
+    again.train()
+    assert again.clock.env_steps >= 300

@@ -129,3 +129,19 @@ def test_fill_and_age_are_told() -> None:
     told = memory.monitor()
     assert told["fill"] == 0.25
     assert 0 <= told["age"] <= 9
+
+
+def test_another_ratio_on_resuming_owes_no_burst_and_gives_no_pause() -> None:
+    spec = SPECS["dict"]
+    settings = {"capacity": 100, "batch_size": 4, "warmup": 0}
+    before = Replay(spec, 2, updates_per_step=1.0, **settings)
+    before.write(World(spec, 2, 0).fragment(10))
+    assert len(list(before.batches(lambda batch: batch))) == 20
+    rows, _ = before.rows([])
+    for ratio in (0.5, 4.0):
+        after = Replay(spec, 2, updates_per_step=ratio, **settings)
+        after.load_rows(rows)
+        after.load_state_dict(before.state_dict())
+        assert not list(after.batches(lambda batch: batch))
+        after.write(World(spec, 2, 0).fragment(4))
+        assert len(list(after.batches(lambda batch: batch))) == 8 * ratio

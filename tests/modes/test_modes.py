@@ -38,6 +38,16 @@ def test_one_actor_in_lockstep_equals_single(agent: str, tmp_path: Path) -> None
     assert outcome(tmp_path, settings_for(ready, **run), source=False) == wanted
 
 
+@pytest.mark.parametrize("kept", ["normalize_observations", "normalize_rewards"])
+def test_running_statistics_reach_the_actor(kept: str, tmp_path: Path) -> None:
+    """They change with every fragment, also with those that bring no update."""
+    network = {"embedder": "mlp", "heads": {"policy": "categorical", "value": "value"}, kept: True}
+    agent = {"type": "actor_critic", "network": network}
+    wanted = outcome(tmp_path, settings_for(agent), source=False)
+    run = {"mode": "async", "workers": 1, "slots": 1, "worker_kind": "thread"}
+    assert outcome(tmp_path, settings_for(agent, **run), source=False) == wanted
+
+
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_processes_equal_single(mode: str, tmp_path: Path) -> None:
     wanted = outcome(tmp_path, settings_for("dqn"), source=False)
