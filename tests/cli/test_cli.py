@@ -162,6 +162,13 @@ MISTAKES = [
     (["list", "agnets"], ["'agents'"]),
     (["describe", "agent", "dqm"], ["'dqn'"]),
     (["verify", "CartPole_DQN", "--set", "target=null"], ["no pass mark"]),
+    (["train", "CartPole_DQN", "--exchange", "gradients"], ["--exchange: gradients means nothing"]),
+    (
+        ["train", "CartPole_DQN", "--worker-kind", "process"],
+        ["--worker-kind: process means nothing"],
+    ),
+    (["verify", "CartPole_DQN", "--exchange", "gradients"], ["Add --mode sync or --mode async"]),
+    (["train", "CartPole_DQN", "--mode", "sinc"], ["run.mode"]),
 ]
 
 
@@ -228,3 +235,32 @@ def test_module_and_script_are_the_same() -> None:
         done = subprocess.run([*command, "list", "agents"], capture_output=True, text=True)
         assert done.returncode == 0
         assert "ppo" in done.stdout
+
+
+def test_a_preset_changes_its_mode_by_a_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own number of workers, and what they exchange, go with the mode that it names."""
+    Path("two.yaml").write_text(
+        "environment: {id: CartPole-v1}\n"
+        "agent: dqn\n"
+        "memory: {type: replay, warmup: 100}\n"
+        "run: {steps: 200, envs: 2, mode: async, exchange: gradients, workers: 2}\n"
+        "evaluation: {every: 0}\n"
+    )
+    assert coach(monkeypatch, "train", "two.yaml", "--mode", "single", "--quiet") == 0
+    run = next(Path("runs").glob("two/*"))
+    assert "mode: single" in (run / "preset.yaml").read_text()
+    assert coach(monkeypatch, "train", str(run), "--resume", "--steps", "300", "--quiet") == 0
+    capsys.readouterr()
+    assert coach(monkeypatch, "evaluate", str(run), "--last", "--episodes", "2") == 0
+    assert "environment step 300" in capsys.readouterr().out
+
+
+def test_profile_says_where_the_time_went(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert coach(monkeypatch, "train", "CartPole_DQN", *SMALL, "--profile") == 0
+    told = capsys.readouterr().out
+    for words in ("Where the time went", "acting", "objective temporal_difference", "evaluation"):
+        assert words in told
