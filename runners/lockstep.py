@@ -21,6 +21,7 @@ from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.shared import SharedBlock
 from coach.runners.shared import share as share_memory
 from coach.runners.storage import freeze, thaw
+from coach.runners.tally import advice_on
 from coach.runners.worker import (
     FAILED,
     START_SECONDS,
@@ -136,7 +137,8 @@ class LockstepEnvs(VectorEnv):
         ]
         self._mark, self._steps, self._waited = now, 0, 0.0
         self._busy = self._arrays.busy.copy()
-        return Standing(workers, waits, advice=_advice(waits))
+        idle = float(np.mean([worker.waits for worker in workers if worker.waits is not None]))
+        return Standing(workers, waits, advice=advice_on(waits, idle))
 
     def state_dict(self) -> dict[str, Any]:
         """The history of unfinished episodes, and the observations they have come to."""
@@ -257,14 +259,6 @@ class _Arrays:
         action = zeros((num_envs, *shape), dtype).numpy()
         envs = EnvArrays.allocate(spec, num_envs, zeros)
         return _Arrays(action, envs, zeros((workers,), torch.float64).numpy())
-
-
-def _advice(learner_waits: float) -> str:
-    if learner_waits < 0.2:
-        return "learner-bound: more workers will not help"
-    if learner_waits > 0.6:
-        return "environment-bound: more workers help as long as there are free CPUs"
-    return "balanced: environments and learner take similar shares of the time"
 
 
 def serve_envs(channel: Channel, work: EnvWork) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from coach.core.source import Standing, WorkerStanding
 from coach.runners.slot import Slot
 
+_APART = 0.2  # difference of two shares of time that is worth a word
+
 
 class Tally:
     """Sums up the fragments of actors since it was last asked.
@@ -64,7 +66,7 @@ class Tally:
             max((lag for lags in self._lags for lag in lags), default=None),
             float(np.mean(self._queued)) if self._queued else None,
             discarded,
-            _advice(learner_waits, float(np.mean(waits))),
+            advice_on(learner_waits, float(np.mean(waits))),
         )
         self._clear()
         return standing
@@ -78,9 +80,10 @@ class Tally:
         self._waited = 0.0
 
 
-def _advice(learner_waits: float, actors_wait: float) -> str:
-    if learner_waits < 0.1 and actors_wait > 0.3:
+def advice_on(learner_waits: float, workers_wait: float) -> str:
+    """In a sentence, whether more workers would help, from the shares of time spent waiting."""
+    if workers_wait - learner_waits > _APART:
         return "learner-bound: more workers will not help"
-    if learner_waits > 0.3 and actors_wait < 0.1:
-        return "actor-bound: more workers help as long as there are free CPUs"
-    return "balanced: actors and learner wait little for each other"
+    if learner_waits - workers_wait > _APART:
+        return "worker-bound: more workers help as long as there are free CPUs"
+    return "balanced: workers and learner wait about equally little for each other"
