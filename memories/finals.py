@@ -26,6 +26,8 @@ class Finals:
 
     def drop(self, index: Any) -> None:
         """Forget what is kept for these rows."""
+        if not self._size:
+            return
         slots = self.slot_of.numpy()[index]
         held = slots >= 0
         if held.any():

@@ -80,14 +80,8 @@ class Stripes:
         rows = (start + np.arange(steps + 1)) % self.rows
         index = np.arange(first, first + count)[:, None] * self.rows + rows  # [n, T + 1]
         self.finals.drop(index)
-        outcome = np.stack(
-            [
-                fragment.reward.numpy(),
-                fragment.discount.numpy() == 0,
-                fragment.boundary.numpy(),
-            ],
-            -1,
-        ).swapaxes(0, 1)  # [n, T, 3]
+        reward, discount = fragment.reward.numpy().T, fragment.discount.numpy().T  # [n, T]
+        boundary = fragment.boundary.numpy().T
         obs, last = as_numpy(fragment.obs), map_tree(lambda t: t[-1].numpy(), fragment.next_obs)
         # A ring of `rows` and at most rows - 1 steps: one or two straight copies.
         split = min(steps, self.rows - int(rows[0]))
@@ -96,13 +90,16 @@ class Stripes:
                 at = (envs, slice(int(rows[begin]), int(rows[begin]) + end - begin))
                 assign(self._obs, at, map_tree(lambda a: a[begin:end].swapaxes(0, 1), obs))  # noqa: B023
                 self._action[at] = fragment.action.numpy()[begin:end].swapaxes(0, 1)
-                self._outcome[at] = outcome[:, begin:end]
+                outcome = self._outcome[at]  # [n, steps, 3]
+                outcome[..., REWARD] = reward[:, begin:end]
+                np.equal(discount[:, begin:end], 0, out=outcome[..., TERMINATED], casting="unsafe")
+                outcome[..., BOUNDARY] = boundary[:, begin:end]
         assign(self._obs, (envs, int(rows[steps])), last)
         self.written[envs] = start + steps
-        ended = np.argwhere(outcome[:, :, BOUNDARY] > 0)  # [E, 2] of (env, step)
-        if len(ended):
-            finals = map_tree(lambda t: t.numpy()[ended[:, 1], ended[:, 0]], fragment.next_obs)
-            self.finals.keep(index[ended[:, 0], ended[:, 1]], finals)
+        if boundary.any():
+            env, step = np.nonzero(boundary)  # [E] each
+            finals = map_tree(lambda t: t.numpy()[step, env], fragment.next_obs)
+            self.finals.keep(index[env, step], finals)
         index_t = torch.from_numpy(index)
         return index_t[:, :-1].reshape(-1), index_t[:, -1]
 

@@ -86,4 +86,4 @@ def advice_on(learner_waits: float, workers_wait: float) -> str:
         return "learner-bound: more workers will not help"
     if learner_waits - workers_wait > _APART:
         return "worker-bound: more workers help as long as there are free CPUs"
-    return "balanced: workers and learner wait about equally little for each other"
+    return "balanced: workers and learner wait about equally long for each other"
