@@ -63,9 +63,11 @@ def test_one_that_must_be_apart_never_stays(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("gain", "kind"), [(1.0, "process"), (1.9, "thread")])
 def test_threads_have_to_pay(gain: float, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = iter([0.03, 0.01, 0.02, 0.05])
-    monkeypatch.setattr(placement, "time_steps", lambda env, steps=100: (next(noise), steps))
-    monkeypatch.setattr(placement, "together", lambda envs, steps: 2 * 0.01 / gain)
+    noise = iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(placement, "time_steps", lambda env: (0.01, 100))
+    monkeypatch.setattr(
+        placement, "together", lambda envs, steps: 2 / gain if len(envs) == 2 else next(noise)
+    )
     found = choose_placement(TINY, num_envs=4, workers=2)
     assert found.kind == kind
     assert f"two threads step {gain} times as fast as one" in found.words
