@@ -37,7 +37,7 @@ from coach.runners.channel import Channel
 from coach.runners.experiment import build_experiment
 from coach.runners.fragment import FragmentBuffer
 from coach.runners.shared import SharedBlock, share
-from coach.runners.worker import Worker
+from coach.runners.worker import Worker, stop_all
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -208,7 +208,7 @@ def _show_weights(rounds: int) -> None:
             worker.channel.send(_FETCHED)
             fetched.append(1e-6 * worker.channel.receive().value)
     finally:
-        worker.stop()
+        stop_all([worker])
     total = median(one + other for one, other in zip(published, fetched))
     count = sum(parameter.numel() for parameter in network.parameters())
     table = Table(
@@ -228,7 +228,7 @@ def fetch_weights(channel: Channel, block: SharedBlock) -> None:
     while True:
         channel.receive()
         begin = perf_counter_ns()
-        newest = board.fetch(version)
+        newest = board.fetch()
         spent = perf_counter_ns() - begin
         if newest == version:
             raise RuntimeError("the weights published are not there")
