@@ -38,6 +38,12 @@ class Context:
         """Sample an index over the last dimension; the most probable one while evaluating."""
         return self.draw(logits) if self.explore else logits.argmax(-1)
 
+    def mostly(self, best: Tensor, actions: int, epsilon: Tensor | float) -> Tensor:
+        """The best of ``actions`` choices ``[N]``, or with probability ``epsilon`` any of them."""
+        draw = self.uniform(2, len(best))  # one draw decides whether, the other which
+        other = (draw[1] * actions).long().clamp_(max=actions - 1)
+        return torch.where(draw[0] < epsilon, other, best)
+
     def draw(self, logits: Tensor) -> Tensor:
         """Sample an index over the last dimension, also while evaluating.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from coach.core.context import Context
 from coach.core.exploration import Exploration
 from coach.core.registry import register
@@ -38,10 +37,7 @@ class EpsilonGreedy(Exploration):
         epsilon = (self.epsilon if ctx.explore else self.evaluation)(ctx.step)
         if epsilon <= 0:
             return best
-        count, actions = output.mean.shape
-        draw = ctx.uniform(2, count)  # one draw decides whether, the other which
-        other = (draw[1] * actions).long().clamp_(max=actions - 1)
-        return torch.where(draw[0] < epsilon, other, best)
+        return ctx.mostly(best, output.mean.shape[-1], epsilon)
 
     def monitor(self, step: int) -> dict[str, float]:
         return {"epsilon": self.epsilon(step)}

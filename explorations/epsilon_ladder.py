@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from coach.core.context import Context
 from coach.core.exploration import Exploration
 from coach.core.registry import register
@@ -32,9 +31,6 @@ class EpsilonLadder(Exploration):
         best = output.mean.argmax(-1)  # [N]
         if not ctx.explore:
             return best
-        count, actions = output.mean.shape
         place = ctx.env_ids.to(best.device) / max(ctx.num_envs - 1, 1)  # [N] from 0 to 1
         epsilon = self.epsilon ** (1 + self.alpha * place)
-        draw = ctx.uniform(2, count)  # one draw decides whether, the other which
-        other = (draw[1] * actions).long().clamp_(max=actions - 1)
-        return torch.where(draw[0] < epsilon, other, best)
+        return ctx.mostly(best, output.mean.shape[-1], epsilon)
