@@ -94,7 +94,8 @@ def test_free_workers_continue_where_they_were(tmp_path: Path) -> None:
 def test_free_workers_share_steps_and_parameters(tmp_path: Path) -> None:
     run = free(tmp_path, "actor_critic")
     source: Any = run.experiment.source
-    assert source.partners.ledger.steps.sum() == run.clock.env_steps
+    # The partner may end a fragment of 4 steps of 2 environments after the run has looked last.
+    assert 0 <= source.partners.ledger.steps.sum() - run.clock.env_steps <= 8
     # Each counts its own updates; the optimiser's count lies in memory that all of them write.
     slots = run.experiment.learner.steppers["network"].slots
     own = run.experiment.learner.version
