@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -71,6 +72,17 @@ def test_threads_have_to_pay(gain: float, kind: str, monkeypatch: pytest.MonkeyP
     found = choose_placement(TINY, num_envs=4, workers=2)
     assert found.kind == kind
     assert f"two threads step {gain} times as fast as one" in found.words
+
+
+@pytest.mark.parametrize(("locked", "kind"), [(True, "process"), (False, "thread")])
+def test_many_threads_would_queue_for_the_lock(
+    locked: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: locked, raising=False)
+    monkeypatch.setattr(placement, "time_steps", lambda env: (0.01, 100))
+    monkeypatch.setattr(placement, "together", lambda envs, steps: 1.0)
+    assert choose_placement(TINY, num_envs=8, workers=4).kind == "thread"
+    assert choose_placement(TINY, num_envs=8, workers=8).kind == kind
 
 
 def test_steps_are_timed_and_limited() -> None:
