@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from coach.architectures.embedder import Embedder
 from coach.architectures.head import Head
 from coach.architectures.middleware import Middleware
@@ -13,8 +14,9 @@ from coach.architectures.named import Named
 from coach.architectures.normalizers import ObservationNormalizer, RewardScale
 from coach.architectures.outputs import Outputs
 from coach.architectures.trunk import Trunk, embedders_for, leaf_of, observation_leaves
-from coach.core.batch import State
+from coach.core.batch import State, flat, map_tree
 from coach.core.errors import SettingError, nearest
+from coach.core.recorder import Recorder
 from coach.core.schema import Fraction, Part, PartLike
 from coach.core.spec import Spec
 from gymnasium import spaces
@@ -77,9 +79,10 @@ class Network(nn.Module):
             for path, space in leaves.items()
         )
         self.reward_scale = RewardScale(reward_discount) if normalize_rewards else None
+        self.recorder = Recorder()
 
     def forward(self, obs: Any, state: State = None, boundary: Tensor | None = None) -> Outputs:
-        """Run every head on observations ``[B, ...]``.
+        """Run every head on observations ``[B, ...]``; from a recording while acting on CPU.
 
         Args:
             obs: the observations; of several steps, time-major and flattened, if ``state`` has
@@ -87,6 +90,19 @@ class Network(nn.Module):
             state: recurrent state before the first step, see `initial_state`.
             boundary: ``[B]`` episodes that end with a row; needed for several steps.
         """
+        inputs = [*flat(obs), *flat(state), *flat(boundary)]
+        if not (torch.is_inference_mode_enabled() and inputs[0].is_cpu):
+            return self._run(obs, state, boundary)
+
+        def run(tensors: Sequence[Tensor]) -> Outputs:
+            following = iter(tensors)
+            return self._run(
+                *(map_tree(lambda _: next(following), t) for t in (obs, state, boundary))
+            )
+
+        return self.recorder(f"forward of {len(inputs)}", run, inputs)
+
+    def _run(self, obs: Any, state: State, boundary: Tensor | None) -> Outputs:
         parts = [
             normalizer(leaf_of(obs, path)) for path, normalizer in zip(self.paths, self.normalizers)
         ]

@@ -32,16 +32,21 @@ class Target(nn.Module):
     def forward(self, *args: Any) -> Any:
         return self.network(*args)
 
-    @torch.no_grad()
     def track(self, online: nn.Module) -> None:
         """Count one update of ``online``; move towards it when it is time.
 
         Buffers, such as running statistics, are always copied.
         """
         self.updates += 1
+        due = self.updates % self.every == 0
+        if due or self._has_buffers:
+            self._move(online, due)
+
+    @torch.no_grad()
+    def _move(self, online: nn.Module, due: bool) -> None:
         if self._has_buffers:
             self._copy_buffers(online)
-        if self.updates % self.every:
+        if not due:
             return
         mine: list[Tensor] = list(self.network.parameters())
         theirs: list[Tensor] = list(online.parameters())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
@@ -38,6 +39,13 @@ def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return [] if tree is None else [(prefix, tree)]
 
 
+def flat(tree: Any) -> list[Any]:
+    """The leaves of a (nested) dict, in insertion order."""
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in flat(value)]
+    return [] if tree is None else [tree]
+
+
 def rebuild(like: Any, flat: dict[str, Any], prefix: str = "") -> Any:
     """The inverse of `leaves`: a tree shaped as ``like`` with values from dotted paths."""
     if isinstance(like, dict):
@@ -65,6 +73,19 @@ def select(rows: Tensor, tree: Any, other: Any) -> Any:
         return torch.where(mask, one, two)
 
     return map_tree(choose, tree, other)
+
+
+_TENSORS = (
+    "obs",
+    "action",
+    "reward",
+    "discount",
+    "next_obs",
+    "boundary",
+    "weight",
+    "extras",
+    "state",
+)
 
 
 @dataclass
@@ -116,12 +137,38 @@ class Batch:
         }
         return replace(self, **changed)
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors but ``env_ids``, in an order of their own; see `rebuilt`."""
+        return [leaf for name in _TENSORS for leaf in flat(getattr(self, name))]
+
+    def rebuilt(self, tensors: Sequence[Tensor]) -> Batch:
+        """The same batch made of other `tensors`."""
+        following = iter(tensors)
+        return replace(
+            self,
+            **{name: map_tree(lambda _: next(following), getattr(self, name)) for name in _TENSORS},
+        )
+
     def clone(self) -> Batch:
         """A copy with tensors of its own."""
         return replace(self.map(torch.clone), state=map_tree(torch.clone, self.state))
 
     def __getitem__(self, index: Any) -> Batch:
         return self.map(lambda tensor: tensor[index])
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Pieces of ``size`` rows, the last of them perhaps smaller; they are views."""
+        if len(self) <= size:
+            yield self
+            return
+        parts = self.map(lambda tensor: tensor.split(size))  # type: ignore[arg-type, return-value]
+        names = [item.name for item in fields(self) if item.name not in _OF_THE_WHOLE]
+        for number in range(-(-len(self) // size)):
+            piece = copy(self)
+            for name in names:
+                tree = getattr(parts, name)
+                setattr(piece, name, map_tree(lambda found: found[number], tree))  # noqa: B023
+            yield piece
 
     def __len__(self) -> int:
         return int(self.reward.shape[0])

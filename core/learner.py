@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,14 @@ from coach.core.batch import Batch
 from coach.core.errors import SettingError, nearest
 from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
+from coach.core.recorder import Recorder
 from coach.core.state import prefixed, under
 from torch import Tensor
 
 #: Metrics are computed for one in so many updates: they cost a tenth of an update of a small
 #: network. It is a prime, so that every position within a rollout's epochs gets its turn.
 MEASURE_EVERY = 7
+_PRIORITY = "priority"
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Learner:
         overrides: settings for some modules, by the names that objectives minimise.
         apply: what becomes of gradients.
         seed: of the objectives' random stream.
+        record: run objectives from recordings where that is possible, see docs/recording.md.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Learner:
         overrides: Mapping[str, Optimizer] | None = None,
         apply: Apply | None = None,
         seed: int = 0,
+        record: bool = True,
     ) -> None:
         self.agent, self.apply = agent, apply or Local()
         self.objectives: list[Objective] = agent.objectives()
@@ -82,31 +86,31 @@ class Learner:
         self.device = next(iter(self.groups.values())).vector.device
         agent.rng = torch.Generator(self.device).manual_seed(seed)
         self.version = 0
+        self.recorder = Recorder(record and self.device.type == "cpu")
 
     def prepare(self, batch: Batch) -> Batch:
         """What the memory passes every batch through: to the device, then the agent's own."""
         if self.device.type == "cuda":  # pinned memory is copied while this process goes on
             batch = batch.pinned()
+        if batch.reward.device != self.device:
+            batch = batch.to(self.device, non_blocking=True)
         with torch.no_grad():
-            return self.agent.prepare(batch.to(self.device, non_blocking=True))
+            return self.agent.prepare(batch)
 
     def step(self, batch: Batch, env_steps: int) -> Update:
         """One update on a minibatch; learning rates are those of ``env_steps``."""
         priority: Tensor | None = None
         metrics: dict[str, Tensor] = {}
         measured = self.version % MEASURE_EVERY == 0
+        inputs = batch.tensors()
         for goal in self.objectives:
             if self.version % goal.every:
                 continue
-            loss: Loss = getattr(self.agent, goal.name)(batch)
-            value = loss.value if batch.weight is None else loss.value * batch.weight
-            value = value.mean()
-            norms = self._descend(goal, value, env_steps)
-            priority = loss.priority if loss.priority is not None else priority
+            found = self._differentiate(goal, batch, inputs, measured)
+            norms = {f"grad_norm/{n}": self._apply(n, env_steps) for n in self.trained[goal.name]}
+            priority = found.pop(_PRIORITY, priority)
             if measured:
-                metrics |= norms | {f"loss/{goal.name}": value.detach()}
-                with torch.no_grad():
-                    metrics |= {name: metric.detach() for name, metric in loss.metrics().items()}
+                metrics |= norms | found
         self.version += 1
         self.agent.after_update()
         return Update(priority, metrics)
@@ -131,18 +135,32 @@ class Learner:
         for name, stepper in self.steppers.items():
             stepper.load_state_dict(under(f"optimizer.{name}.", state))
 
-    def _descend(self, goal: Objective, value: Tensor, env_steps: int) -> dict[str, Tensor]:
-        names = self.trained[goal.name]
-        groups = [self.groups[name] for name in names]
+    def _differentiate(
+        self, goal: Objective, batch: Batch, inputs: list[Tensor], measured: bool
+    ) -> dict[str, Tensor]:
+        """Set the gradients of an objective; its priorities, and its metrics if ``measured``."""
+        groups = [self.groups[name] for name in self.trained[goal.name]]
         parameters = [p for group in groups for p in group.parameters]
-        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-        norms, begin = {}, 0
-        for name, group in zip(names, groups):
-            end = begin + len(group.parameters)
-            group.set_gradients(gradients[begin:end])
-            begin = end
-            settings = self.settings[name]
-            norms[f"grad_norm/{name}"] = self.apply(
-                self.steppers[name], group, settings.lr(env_steps), settings.max_grad_norm
-            )
-        return norms
+
+        def gradients(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+            private = batch.rebuilt(tensors)
+            loss: Loss = getattr(self.agent, goal.name)(private)
+            value = loss.value if private.weight is None else loss.value * private.weight
+            value = value.mean()
+            found = iter(torch.autograd.grad(value, parameters, allow_unused=True))
+            for group in groups:
+                group.set_gradients([next(found) for _ in group.parameters])
+            told = {} if loss.priority is None else {_PRIORITY: loss.priority}
+            if measured:
+                told[f"loss/{goal.name}"] = value.detach()
+                with torch.no_grad():
+                    told |= {name: metric.detach() for name, metric in loss.metrics().items()}
+            return told
+
+        name = f"{goal.name} of {batch.length}{' with metrics' if measured else ''}"
+        return self.recorder(name, gradients, inputs, [group.gradient for group in groups])
+
+    def _apply(self, name: str, env_steps: int) -> Tensor:
+        settings = self.settings[name]
+        lr, most = settings.lr(env_steps), settings.max_grad_norm
+        return self.apply(self.steppers[name], self.groups[name], lr, most)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from coach.core.batch import map_tree
 from coach.core.layout import allocate, as_numpy, assign
-from torch import Tensor
+from numpy.typing import NDArray
 
 
 class Finals:
@@ -49,7 +50,7 @@ class Finals:
         self.slot_of.numpy()[index] = slots
         assign(as_numpy(self.table), slots, observations)
 
-    def of(self, index: Tensor) -> Any:
-        """What is kept for these rows; all of them must have something."""
-        slots = self.slot_of[index].long()
-        return map_tree(lambda table: table[slots], self.table)
+    def of(self, index: NDArray[np.int64]) -> Any:
+        """Arrays of what is kept for these rows; all of them must have something."""
+        slots = self.slot_of.numpy()[index]
+        return map_tree(lambda table: table.take(slots, 0), as_numpy(self.table))

@@ -23,7 +23,8 @@ def rows_since(stripes: Stripes, saved: list[int]) -> tuple[dict[str, Tensor], l
     tensors |= named_leaves(map_tree(lambda t: t[at], stripes.obs), "obs")
     tensors |= {"action": stripes.action[at], "outcome": stripes.outcome[at]}
     ended = at[stripes.outcome[at, BOUNDARY] > 0]
-    tensors |= named_leaves(stripes.finals.of(ended), "final")
+    finals = map_tree(torch.from_numpy, stripes.finals.of(ended.numpy()))
+    tensors |= named_leaves(finals, "final")
     return tensors, stripes.written.tolist()
 
 

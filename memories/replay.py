@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from coach.core.batch import Batch
 from coach.core.errors import SettingError
+from coach.core.layout import transition_bytes
 from coach.core.memory import Memory, Prepare, never, share_of_batch
 from coach.core.registry import register
 from coach.core.schema import Count, CountOrZero, Fraction, Positive
@@ -19,6 +20,9 @@ from coach.memories.sampler import Sampler
 from coach.memories.samplers.uniform import Uniform
 from coach.memories.stripes import Stripes
 from torch import Tensor
+
+#: Minibatches of small transitions are drawn together, as many as make up so much.
+_AT_ONCE_BYTES = 2**20
 
 
 @register("memory", "replay")
@@ -59,6 +63,7 @@ class Replay(Memory):
         self.sampler = sampler or Uniform()
         self.nbytes = self.stripes.nbytes + self.sampler.attach(self.stripes)
         self.batch_size, self.warmup, self.n_step = batch_size, warmup, n_step
+        self._most_at_once = max(1, _AT_ONCE_BYTES // (batch_size * 2 * transition_bytes(spec)))
         self.updates_per_step, self.discount = updates_per_step, discount
         self.rng = torch.Generator().manual_seed(seed)
         self.env_steps = self.updates = 0
@@ -78,9 +83,11 @@ class Replay(Memory):
         self.env_steps += fragment.steps
 
     def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
-        while self.updates < self._due():
-            self.updates += 1
-            yield prepare(self._draw())
+        while (owed := self._due() - self.updates) > 0:
+            at_once = 1 if self.sampler.learns else min(owed, self._most_at_once)
+            for batch in self._draw(at_once).split(self.batch_size):
+                self.updates += 1
+                yield prepare(batch)
         while self.env_steps > self.warmup and more():
             yield prepare(self._draw())
 
@@ -127,8 +134,10 @@ class Replay(Memory):
     def load_rows(self, rows: dict[str, Tensor]) -> None:
         journal.load_rows(self.stripes, rows)
 
-    def _draw(self) -> Batch:
-        index, weight = self.sampler.draw(self.stripes, self.batch_size, self.env_steps, self.rng)
+    def _draw(self, minibatches: int = 1) -> Batch:
+        """So many minibatches in a row; they come as they would one by one."""
+        count = minibatches * self.batch_size
+        index, weight = self.sampler.draw(self.stripes, count, self.env_steps, self.rng)
         batch = self.stripes.gather(index, self.discount, self.n_step)
         batch.weight = weight
         self._last = index

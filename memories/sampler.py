@@ -14,6 +14,8 @@ class Sampler(ABC):
     """Draws indices from a replay memory's storage."""
 
     kind: ClassVar[str] = "sampler"
+    #: Whether what it draws depends on the priorities that come back.
+    learns: ClassVar[bool] = True
 
     def attach(self, stripes: Stripes) -> int:
         """Get to know the storage; returns the bytes that the sampler itself will take."""

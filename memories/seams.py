@@ -45,7 +45,8 @@ class Seams:
         self.rows = [(env, position) for env, position in self.rows if position >= oldest[env]]
         if not self.rows:
             return {}
-        finals = stripes.finals.of(_index(stripes, self.rows))
+        finals = stripes.finals.of(_index(stripes, self.rows).numpy())
+        finals = map_tree(torch.from_numpy, finals)
         return {"rows": torch.tensor(self.rows), **named_leaves(finals, "final")}
 
     def load_state_dict(self, stripes: Stripes, state: dict[str, Any]) -> None:

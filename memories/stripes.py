@@ -26,6 +26,7 @@ from coach.core.spec import Spec
 from coach.functional.returns import n_step_returns
 from coach.memories.finals import Finals
 from coach.memories.seams import Seams
+from numpy.typing import NDArray
 from torch import Tensor
 
 REWARD, TERMINATED, BOUNDARY = 0, 1, 2
@@ -108,40 +109,50 @@ class Stripes:
 
         Returns stop at boundaries and at the newest row, with the matching discount.
         """
+        at = index.numpy()
         if n_step == 1:
-            reward, terminated, boundary = self.outcome.index_select(0, index).unbind(-1)
-            discount = gamma * (1 - terminated)
-            last = index
-            ended = boundary > 0
+            outcome = self._outcomes.take(at, 0)  # [B, 3]
+            reward = torch.from_numpy(outcome[:, REWARD].copy())
+            discount = torch.from_numpy(gamma * (1 - outcome[:, TERMINATED]))
+            last, ended = at, outcome[:, BOUNDARY] > 0
         else:
-            stripe, row = index // self.rows, index % self.rows
-            newest = torch.from_numpy((self.written - 1) % self.rows)[stripe]
-            ahead = torch.arange(n_step)
-            rows = (row[:, None] + ahead) % self.rows  # [B, n]
-            outcome = self.outcome[stripe[:, None] * self.rows + rows]  # [B, n, 3]
-            cut = ahead == ((newest - row) % self.rows)[:, None]
-            reward, discount, offset = n_step_returns(
-                outcome[..., REWARD],
-                outcome[..., TERMINATED] > 0,
-                (outcome[..., BOUNDARY] > 0) | cut,
-                gamma,
-            )
-            last = stripe * self.rows + (row + offset) % self.rows
-            ended = self.outcome[last, BOUNDARY] > 0
-        behind = torch.where((last + 1) % self.rows == 0, last + 1 - self.rows, last + 1)
-        next_obs = map_tree(lambda tensor: tensor.index_select(0, behind), self.obs)
-        if bool(ended.any()):
-            finals = self.finals.of(last[ended])
-            map_tree(lambda out, final: out.__setitem__(ended, final), next_obs, finals)
+            reward, discount, last = self._summed(index, gamma, n_step)
+            ended = self._outcomes[last, BOUNDARY] > 0
+        behind = last + 1
+        behind -= self.rows * (behind % self.rows == 0)
+        obs = map_tree(lambda rows: torch.from_numpy(rows.take(at, 0)), self._observations)
+        next_obs = map_tree(lambda rows: rows.take(behind, 0), self._observations)
+        which = ended.nonzero()[0]
+        if len(which):
+            assign(next_obs, which, self.finals.of(last[which]))
         return Batch(
-            obs=map_tree(lambda tensor: tensor.index_select(0, index), self.obs),
-            action=self.action.index_select(0, index),
-            reward=reward.contiguous(),
+            obs=obs,
+            action=torch.from_numpy(self._actions.take(at, 0)),
+            reward=reward,
             discount=discount,
-            next_obs=next_obs,
-            boundary=ended,
+            next_obs=map_tree(torch.from_numpy, next_obs),
+            boundary=torch.from_numpy(ended),
             index=index,
         )
+
+    def _summed(
+        self, index: Tensor, gamma: float, n_step: int
+    ) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+        """Returns, discounts and the index of the last row of each ``[B]``."""
+        stripe, row = index // self.rows, index % self.rows
+        newest = torch.from_numpy((self.written - 1) % self.rows)[stripe]
+        ahead = torch.arange(n_step)
+        rows = (row[:, None] + ahead) % self.rows  # [B, n]
+        outcome = self.outcome[stripe[:, None] * self.rows + rows]  # [B, n, 3]
+        cut = ahead == ((newest - row) % self.rows)[:, None]
+        reward, discount, offset = n_step_returns(
+            outcome[..., REWARD],
+            outcome[..., TERMINATED] > 0,
+            (outcome[..., BOUNDARY] > 0) | cut,
+            gamma,
+        )
+        last = stripe * self.rows + (row + offset) % self.rows
+        return reward, discount, last.numpy()
 
     def age(self, index: Tensor) -> float:
         """Mean age of rows, in steps of their environment."""
@@ -165,4 +176,6 @@ class Stripes:
         self._action, self.action = action.numpy(), action.flatten(0, 1)
         outcome = torch.zeros(self.num_envs, self.rows, 3)
         self._outcome, self.outcome = outcome.numpy(), outcome.flatten(0, 1)
+        self._observations = as_numpy(self.obs)
+        self._actions, self._outcomes = self.action.numpy(), self.outcome.numpy()
         self.finals = Finals(layout, self.size)

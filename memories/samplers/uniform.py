@@ -13,6 +13,8 @@ from torch import Tensor
 class Uniform(Sampler):
     """Draws with replacement, every stored transition equally likely."""
 
+    learns = False
+
     def draw(
         self,
         stripes: Stripes,

@@ -1,0 +1,146 @@
+"""Runs functions of tensors from recordings, as far as they allow it, and checks that it may."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from coach.core.assembly import Assemble, take_apart
+from coach.core.recording import Recording, same_bits
+from coach.core.tape import NotRecordableError
+from torch import Tensor
+
+T = TypeVar("T")
+
+#: What a recording may hold at most. Functions that work on more spend their time in arithmetic,
+#: and would gain little from it.
+MOST_BYTES = 32 * 2**20
+#: Recordings of one recorder. Shapes that go on changing are better not recorded.
+MOST_RECORDINGS = 16
+
+
+@dataclass
+class _Known:
+    """A recorded function with inputs of certain shapes."""
+
+    recording: Recording
+    assemble: Assemble
+    uses: int = 0
+
+
+class Recorder:
+    """Calls functions, from their third call on by recordings.
+
+    The 1st, 2nd, 4th, 8th ... replay is compared with the function itself, bit by bit. A function
+    whose results differ depends on something that a recording does not know of; it is run as it is
+    from then on, and so is one that cannot be recorded.
+
+    Copies of a recorder begin with nothing recorded.
+
+    Args:
+        enabled: False runs every function as it is.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        #: Why functions are run as they are, by name.
+        self.refused: dict[str, str] = {}
+        self._known: dict[Any, _Known | None] = {}
+
+    def __call__(
+        self,
+        name: str,
+        function: Callable[[Sequence[Tensor]], T],
+        inputs: Sequence[Tensor],
+        writes: Sequence[Tensor] = (),
+    ) -> T:
+        """What ``function`` makes of ``inputs``.
+
+        Args:
+            name: of the function; two functions must not share it.
+            function: depends on its inputs, on generators and on the contents of tensors alone.
+            inputs: on CPU.
+            writes: what it may write beside the results.
+        """
+        if not self.enabled or name in self.refused:
+            return function(inputs)
+        key = (name, *[(tensor.shape, tensor.dtype) for tensor in inputs])
+        if key not in self._known:  # shapes that come once are not worth it
+            self._known[key] = None
+            return function(inputs)
+        known = self._known[key]
+        if known is None or not known.recording.fits():
+            return self._record(key, name, function, inputs, writes)
+        known.uses += 1
+        if known.uses & (known.uses - 1):
+            made: T = known.assemble(known.recording(inputs))
+            return made
+        return self._check(known, name, function, inputs, writes)
+
+    def __reduce__(self) -> tuple[type[Recorder], tuple[bool]]:
+        return Recorder, (self.enabled,)
+
+    def _record(
+        self,
+        key: Any,
+        name: str,
+        function: Callable[[Sequence[Tensor]], T],
+        inputs: Sequence[Tensor],
+        writes: Sequence[Tensor],
+    ) -> T:
+        if sum(known is not None for known in self._known.values()) >= MOST_RECORDINGS:
+            self.refused[name] = f"its inputs had {MOST_RECORDINGS} different shapes"
+            return function(inputs)
+        assemble: Assemble = list
+
+        def taken_apart() -> list[Tensor]:
+            nonlocal assemble
+            try:
+                tensors, assemble = take_apart(function(private))
+            except TypeError as error:
+                raise NotRecordableError(f"of what it returns: {error}") from error
+            return tensors
+
+        grad = torch.is_grad_enabled()
+        try:
+            # In inference mode operations are not broken down, and its tensors cannot leave it.
+            with torch.inference_mode(False), torch.set_grad_enabled(grad):
+                private = [tensor.clone() for tensor in inputs]
+                recording = Recording(taken_apart, private, writes, MOST_BYTES)
+        except NotRecordableError as error:
+            self.refused[name] = str(error)
+            return function(inputs)
+        results = recording.results()
+        self._known[key] = known = _Known(recording, assemble)
+        made: T = known.assemble(results)
+        return made
+
+    def _check(
+        self,
+        known: _Known,
+        name: str,
+        function: Callable[[Sequence[Tensor]], T],
+        inputs: Sequence[Tensor],
+        writes: Sequence[Tensor],
+    ) -> T:
+        """Run both; what the function itself gives counts."""
+        before = [(generator, generator.get_state()) for generator in known.recording.generators]
+        replayed = known.recording(inputs)
+        written = [tensor.clone() for tensor in writes]
+        for generator, state in before:
+            generator.set_state(state)
+        result = function(inputs)
+        truth, _ = take_apart(result)
+        replayed, truth = [*replayed, *written], [*truth, *writes]
+        if len(truth) != len(replayed) or not all(map(same_bits, replayed, truth)):
+            self.refused[name] = "it depends on more than its inputs and tensors that stay in place"
+            warnings.warn(
+                f"{name} gave another result than its recording, because {self.refused[name]}: "
+                "on Python numbers that change, for example. It is run unrecorded from now on; "
+                "set run.record to false so that it is so from the start.",
+                stacklevel=2,
+            )
+        return result

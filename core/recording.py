@@ -1,0 +1,260 @@
+"""Functions of tensors, recorded as the operations they come down to.
+
+For small networks most of an update is not arithmetic but the way to it: modules, autograd, shapes,
+allocations. All of that leads to the same operations on the same memory every time. A `Recording`
+notes them once and makes them again, in their order and into the same memory: what a CUDA graph is
+on a GPU. The results are the same to the last bit; see docs/recording.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from coach.core.tape import (
+    Call,
+    NotRecordableError,
+    Place,
+    Tape,
+    needed,
+    place_of,
+    read_by,
+    tensors_in,
+)
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+# torch's own functions cost half as much to call as the operators behind them.
+_BUILTINS = (torch._C._VariableFunctions, torch._C._nn, torch._C._linalg, torch._C._special)
+_SCALARS = ("add", "sub", "rsub", "mul", "div", "pow", "lt", "le", "gt", "ge", "eq", "ne")
+
+
+class Recording:
+    """Makes the operations of a function again, on other inputs.
+
+    It holds while `fits` says so, and for functions that depend on nothing but their inputs, random
+    generators and the contents of tensors that stay where they are.
+
+    Args:
+        function: reads ``inputs``, these very tensors, and returns tensors.
+        inputs: belong to the recording from now on.
+        writes: tensors outside of it that the function may write.
+        most_bytes: that the recording may hold.
+
+    Raises:
+        NotRecordableError: the function fetches numbers from tensors, makes tensors whose shape
+            depends on such numbers, writes what it may not, or needs too much memory. Random
+            generators are then as they were.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], Sequence[Tensor]],
+        inputs: Sequence[Tensor],
+        writes: Sequence[Tensor] = (),
+        most_bytes: float = float("inf"),
+    ) -> None:
+        tape = Tape()
+        try:
+            with tape:
+                outputs = function()
+            calls = needed(tape.calls, outputs, writes)
+            fixed = {place_of(tensor) for tensor in chain(inputs, outputs)}
+            memory = _Memory(calls, fixed)
+            if memory.nbytes > most_bytes:
+                raise NotRecordableError(f"it works on {memory.nbytes / 2**20:.0f} MiB")
+        except NotRecordableError:
+            tape.rewind()
+            raise
+        self.generators, self.nbytes = list(tape.before), memory.nbytes
+        read = read_by(calls)
+        inside = {place for call in tape.calls for place in call.made}
+        inside |= {place_of(tensor) for tensor in inputs}
+        self._outside = [
+            (tensor, tensor.data_ptr()) for place, tensor in read.items() if place not in inside
+        ]
+        used = read.keys() | {place_of(tensor) for tensor in outputs}
+        self._used = [n for n, tensor in enumerate(inputs) if place_of(tensor) in used]
+        self._inputs = [inputs[n].detach() for n in self._used]
+        self._outputs = [tensor.detach() for tensor in outputs]
+        with torch.no_grad():
+            tape.rewind()  # and make every call once more, so that each can be tried
+            self._calls = [_bound(call, memory) for call in memory.calls]
+
+    def __len__(self) -> int:
+        """How many operations it makes."""
+        return len(self._calls)
+
+    def fits(self) -> bool:
+        """Whether the tensors outside still lie where they did."""
+        return all(tensor.data_ptr() == address for tensor, address in self._outside)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """What the function returns for other inputs of the same shapes and types; copies."""
+        with torch.inference_mode():
+            if self._used:
+                torch._foreach_copy_(self._inputs, [inputs[n] for n in self._used])
+            for call in self._calls:
+                call()
+            return self.results()
+
+    def results(self) -> list[Tensor]:
+        """What came of the last call; copies."""
+        return [output.clone() for output in self._outputs]
+
+
+class _Memory:
+    """Where the tensors of a recording lie.
+
+    What is no longer needed makes room for what comes later, so that a recording holds, and its
+    caches see, no more than the function itself would take. Tensors that are only made to be copied
+    elsewhere are made there.
+
+    Args:
+        calls: that are to be made again.
+        fixed: places that must stay as they are.
+    """
+
+    def __init__(self, calls: list[Call], fixed: set[Place]) -> None:
+        self._homes: dict[Place, tuple[torch.UntypedStorage, int]] = {}
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        self.calls = self._without_copies(calls, fixed)
+        self._settle(fixed)
+
+    def __call__(self, tree: Any) -> Any:
+        """The same tensors without their history, where they lie from now on."""
+        return tree_map_only(Tensor, self._moved, tree)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self._known:
+            moved, home = tensor.detach(), self._homes.get(place_of(tensor))
+            if home is not None:
+                storage, start = home
+                begin = start // tensor.itemsize + tensor.storage_offset()
+                moved = tensor.new_empty(0, requires_grad=False)
+                moved.set_(storage, begin, tensor.shape, tensor.stride())  # type: ignore[call-overload]
+            self._known[id(tensor)] = (tensor, moved)  # the first keeps its id from being reused
+        return self._known[id(tensor)][1]
+
+    def _without_copies(self, calls: list[Call], fixed: set[Place]) -> list[Call]:
+        """Make tensors where they would be copied to, if nobody else looks at that memory."""
+        touched: dict[Place, int] = {}
+        for place in (place for call in calls for place in call.reads | call.writes):
+            touched[place] = touched.get(place, 0) + 1
+        made = {place for call in calls for place in call.made} - fixed
+        kept: list[Call] = []
+        for call in calls:
+            if call.name != "_foreach_copy_":
+                kept.append(call)
+                continue
+            pairs = []
+            for target, source in zip(*call.args):
+                place, home = place_of(source), target.untyped_storage()
+                whole = source.nbytes == source.untyped_storage().nbytes()
+                alike = source.dtype == target.dtype and source.shape == target.shape
+                straight = source.is_contiguous() and target.is_contiguous()
+                alone = touched[place_of(target)] == 1 and place not in self._homes
+                if place in made and whole and alike and straight and alone:
+                    self._homes[place] = (home, target.storage_offset() * target.itemsize)
+                else:
+                    pairs.append((target, source))
+            if pairs:
+                lists = tuple(map(list, zip(*pairs)))
+                kept.append(Call(call.function, lists, call.kwargs, []))
+        return kept
+
+    def _settle(self, fixed: set[Place]) -> None:
+        begins: dict[Place, int] = {}
+        ends: dict[Place, int] = {}
+        storages: dict[Place, torch.UntypedStorage] = {}
+        for number, call in enumerate(self.calls):
+            for tensor in chain(call.outputs, call.inputs):
+                storages[place_of(tensor)] = tensor.untyped_storage()
+            for place in call.made | call.reads | call.writes:
+                begins.setdefault(place, number)
+                ends[place] = number
+        made = {place for call in self.calls for place in call.made}
+        mine = [p for p in begins if p in made and p not in fixed and p not in self._homes]
+        free: list[torch.UntypedStorage] = []
+        taken: list[tuple[int, torch.UntypedStorage]] = []
+        self.nbytes = sum(storages[place].nbytes() for place in fixed if place in storages)
+        for place in mine:  # in the order in which they begin
+            done = [pair for pair in taken if pair[0] < begins[place]]
+            taken = [pair for pair in taken if pair[0] >= begins[place]]
+            free += [storage for _, storage in done]
+            size = storages[place].nbytes()
+            fitting = [storage for storage in free if size <= storage.nbytes() <= 2 * size + 64]
+            home = min(fitting, key=lambda storage: storage.nbytes(), default=None)
+            if home is None:
+                home = storages[place]
+                self.nbytes += size
+            else:
+                free = [storage for storage in free if storage is not home]
+            taken.append((ends[place], home))
+            self._homes[place] = (home, 0)
+
+
+def _bound(call: Call, memory: _Memory) -> Callable[[], Any]:
+    """The cheapest way to make a call that gives the same bits; it has been made once then."""
+    args, kwargs, outputs = memory(call.args), memory(call.kwargs), memory(call.outputs)
+    if call.writes:
+        method = getattr(args[0], call.name, None)
+        again = (
+            partial(call.function, *args, **kwargs)
+            if method is None
+            else partial(method, *args[1:], **kwargs)
+        )
+        again()
+        return again
+    generator = kwargs.get("generator") or torch.default_generator
+    state = generator.get_state() if call.random else None
+    truth = tensors_in(call.function(*args, **kwargs))
+    for candidate in _candidates(call, args, kwargs, outputs):
+        if state is not None:
+            generator.set_state(state)
+        try:
+            candidate()
+        except (TypeError, RuntimeError):
+            continue
+        if all(map(same_bits, outputs, truth)):
+            return candidate
+    if state is not None:
+        generator.set_state(state)
+    again = partial(_assign, outputs, call.function, args, kwargs)
+    again()
+    return again
+
+
+def _candidates(
+    call: Call, args: Any, kwargs: dict[str, Any], outputs: list[Tensor]
+) -> Iterator[Callable[[], Any]]:
+    out = outputs[0] if len(outputs) == 1 else tuple(outputs)
+    builtins = [f for f in (getattr(home, call.name, None) for home in _BUILTINS) if f is not None]
+    if call.name in _SCALARS and len(args) == 2 and isinstance(args[1], int | float):
+        # A number is turned into a tensor in every call, which costs more than the operation.
+        number = torch.tensor(args[1], dtype=args[0].dtype)
+        yield from (partial(f, args[0], number, **kwargs, out=out) for f in builtins)
+    yield from (partial(f, *args, **kwargs, out=out) for f in builtins)
+    names = [argument.name for argument in call.function._schema.arguments]
+    packet = call.function.overloadpacket
+    for overload in (getattr(packet, name) for name in packet.overloads()):
+        arguments = overload._schema.arguments
+        outs = [a.name for a in arguments if a.is_out]
+        if len(outs) == len(outputs) and [a.name for a in arguments if not a.is_out] == names:
+            yield partial(overload, *args, **kwargs, **dict(zip(outs, outputs)))
+
+
+def _assign(outputs: list[Tensor], function: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    for output, result in zip(outputs, tensors_in(function(*args, **kwargs))):
+        output.copy_(result)
+
+
+def same_bits(one: Tensor, two: Tensor) -> bool:
+    """Whether two tensors are of one shape and type and agree in every bit."""
+    if one.shape != two.shape or one.dtype != two.dtype:
+        return False
+    first, second = (t.detach().contiguous().view(-1).view(torch.uint8) for t in (one, two))
+    return torch.equal(first, second)
