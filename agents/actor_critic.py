@@ -25,6 +25,7 @@ from coach.core.spec import Spec
 from coach.explorations.sample import Sample
 from coach.functional.policy_losses import approximate_kl
 from coach.functional.returns import explained_variance, vtrace
+from coach.functional.targets import half_squared
 from gymnasium import spaces
 
 
@@ -94,7 +95,7 @@ class ActorCritic(Agent):
             if self.normalize_advantages and len(advantage) > 1:
                 advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         policy_loss = -log_prob * advantage
-        value_loss = 0.5 * (value - target).square()
+        value_loss = half_squared(value - target)
         loss = policy_loss + self.value_coefficient * value_loss
         if self.entropy_coefficient:
             loss = loss - self.entropy_coefficient * outputs.policy.entropy()

@@ -23,6 +23,7 @@ from coach.core.spec import Spec
 from coach.explorations.sample import Sample
 from coach.functional.policy_losses import approximate_kl, clipped_surrogate
 from coach.functional.returns import explained_variance, gae
+from coach.functional.targets import half_squared
 from gymnasium import spaces
 from torch import Tensor
 
@@ -122,11 +123,11 @@ class PPO(Agent):
         )
 
     def _value_loss(self, value: Tensor, old: Tensor, returns: Tensor) -> Tensor:
-        error = (value - returns).square()
+        loss = half_squared(value - returns)
         if self.value_clip is not None:
             held = old + (value - old).clamp(-self.value_clip, self.value_clip)
-            error = torch.maximum(error, (held - returns).square())
-        return 0.5 * error
+            loss = torch.maximum(loss, half_squared(held - returns))
+        return loss
 
 
 def _default_network(spec: Spec) -> Network:

@@ -23,7 +23,7 @@ from coach.core.registry import register
 from coach.core.schema import Count, Positive, Share
 from coach.core.spec import Spec
 from coach.explorations.sample import Sample
-from coach.functional.targets import soft_value, td_target
+from coach.functional.targets import half_squared, soft_value, td_target
 from torch import Tensor, nn
 
 
@@ -93,7 +93,7 @@ class SAC(Agent):
         every = self.critic(batch.obs).q(batch.action)  # [E, B]
         error = every - target
         return Loss(
-            0.5 * error.square().sum(0),
+            half_squared(error).sum(0),
             priority=error.detach().abs().mean(0),
             metrics=lambda: {"q/mean": every.mean(), "q/td_error": error.abs().mean()},
         )

@@ -14,7 +14,7 @@ from coach.architectures.named import Named
 from coach.architectures.normalizers import ObservationNormalizer, RewardScale
 from coach.architectures.outputs import Outputs
 from coach.architectures.trunk import Trunk, embedders_for, leaf_of, observation_leaves
-from coach.core.batch import State, flat, map_tree
+from coach.core.batch import State, flat, refilled
 from coach.core.errors import SettingError, nearest
 from coach.core.recorder import Recorder
 from coach.core.schema import Fraction, Part, PartLike
@@ -96,9 +96,7 @@ class Network(nn.Module):
 
         def run(tensors: Sequence[Tensor]) -> Outputs:
             following = iter(tensors)
-            return self._run(
-                *(map_tree(lambda _: next(following), t) for t in (obs, state, boundary))
-            )
+            return self._run(*(refilled(tree, following) for tree in (obs, state, boundary)))
 
         return self.recorder(f"forward of {len(inputs)}", run, inputs)
 

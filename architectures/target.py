@@ -37,9 +37,10 @@ class Target(nn.Module):
 
         Buffers, such as running statistics, are always copied.
         """
-        self.updates += 1
-        due = self.updates % self.every == 0
-        if due or self._has_buffers:
+        mine = vars(self)  # a module's own way to set a number takes microseconds
+        mine["updates"] = updates = mine["updates"] + 1
+        due = updates % mine["every"] == 0
+        if due or mine["_has_buffers"]:
             self._move(online, due)
 
     @torch.no_grad()

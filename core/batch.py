@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
@@ -40,10 +39,17 @@ def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def flat(tree: Any) -> list[Any]:
-    """The leaves of a (nested) dict, in insertion order."""
+    """The leaves of a (nested) dict, by the order of its keys: equal trees are alike."""
     if isinstance(tree, dict):
-        return [leaf for value in tree.values() for leaf in flat(value)]
+        return [leaf for key in sorted(tree) for leaf in flat(tree[key])]
     return [] if tree is None else [tree]
+
+
+def refilled(tree: Any, following: Iterator[Any]) -> Any:
+    """The same tree with other leaves, in the order of `flat`."""
+    if isinstance(tree, dict):
+        return {key: refilled(tree[key], following) for key in sorted(tree)}
+    return None if tree is None else next(following)
 
 
 def rebuild(like: Any, flat: dict[str, Any], prefix: str = "") -> Any:
@@ -145,8 +151,7 @@ class Batch:
         """The same batch made of other `tensors`."""
         following = iter(tensors)
         return replace(
-            self,
-            **{name: map_tree(lambda _: next(following), getattr(self, name)) for name in _TENSORS},
+            self, **{name: refilled(getattr(self, name), following) for name in _TENSORS}
         )
 
     def clone(self) -> Batch:
@@ -161,14 +166,18 @@ class Batch:
         if len(self) <= size:
             yield self
             return
-        parts = self.map(lambda tensor: tensor.split(size))  # type: ignore[arg-type, return-value]
-        names = [item.name for item in fields(self) if item.name not in _OF_THE_WHOLE]
-        for number in range(-(-len(self) // size)):
-            piece = copy(self)
-            for name in names:
-                tree = getattr(parts, name)
-                setattr(piece, name, map_tree(lambda found: found[number], tree))  # noqa: B023
-            yield piece
+        pieces = [dict(vars(self)) for _ in range(-(-len(self) // size))]
+        for item in fields(self):
+            tree = getattr(self, item.name)
+            if tree is None or item.name in _OF_THE_WHOLE:
+                continue
+            parts = map_tree(lambda tensor: tensor.split(size), tree)
+            for number, piece in enumerate(pieces):
+                piece[item.name] = map_tree(lambda found: found[number], parts)  # noqa: B023
+        for piece in pieces:
+            batch = object.__new__(Batch)
+            batch.__dict__.update(piece)
+            yield batch
 
     def __len__(self) -> int:
         return int(self.reward.shape[0])

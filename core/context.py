@@ -40,9 +40,13 @@ class Context:
 
     def mostly(self, best: Tensor, actions: int, epsilon: Tensor | float) -> Tensor:
         """The best of ``actions`` choices ``[N]``, or with probability ``epsilon`` any of them."""
-        draw = self.uniform(2, len(best))  # one draw decides whether, the other which
-        other = (draw[1] * actions).long().clamp_(max=actions - 1)
-        return torch.where(draw[0] < epsilon, other, best)
+        draw = self.uniform(len(best))
+        explores = draw < epsilon
+        if draw.is_cpu and not explores.any():
+            return best
+        # Those below epsilon are uniform among themselves, so one draw decides whether and which.
+        other = (draw * (actions / epsilon)).long().clamp_(max=actions - 1)
+        return torch.where(explores, other, best)
 
     def draw(self, logits: Tensor) -> Tensor:
         """Sample an index over the last dimension, also while evaluating.

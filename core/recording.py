@@ -29,7 +29,8 @@ from torch.utils._pytree import tree_map_only
 
 # torch's own functions cost half as much to call as the operators behind them.
 _BUILTINS = (torch._C._VariableFunctions, torch._C._nn, torch._C._linalg, torch._C._special)
-_SCALARS = ("add", "sub", "rsub", "mul", "div", "pow", "lt", "le", "gt", "ge", "eq", "ne")
+# Of these the result is exactly rounded, so a number may as well be a tensor.
+_ROUNDED = ("add", "sub", "mul", "div", "lt", "le", "gt", "ge", "eq", "ne")
 
 
 class Recording:
@@ -94,12 +95,14 @@ class Recording:
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """What the function returns for other inputs of the same shapes and types; copies."""
-        with torch.inference_mode():
-            if self._used:
-                torch._foreach_copy_(self._inputs, [inputs[n] for n in self._used])
-            for call in self._calls:
-                call()
-            return self.results()
+        if not torch.is_inference_mode_enabled():  # entering it twice is not free
+            with torch.inference_mode():
+                return self(inputs)
+        for kept, n in zip(self._inputs, self._used):
+            kept.copy_(inputs[n])
+        for call in self._calls:
+            call()
+        return self.results()
 
     def results(self) -> list[Tensor]:
         """What came of the last call; copies."""
@@ -233,8 +236,8 @@ def _candidates(
 ) -> Iterator[Callable[[], Any]]:
     out = outputs[0] if len(outputs) == 1 else tuple(outputs)
     builtins = [f for f in (getattr(home, call.name, None) for home in _BUILTINS) if f is not None]
-    if call.name in _SCALARS and len(args) == 2 and isinstance(args[1], int | float):
-        # A number is turned into a tensor in every call, which costs more than the operation.
+    if call.name in _ROUNDED and len(args) == 2 and _is_number_for(args[0], args[1]):
+        # It is turned into a tensor in every call, which costs more than the operation.
         number = torch.tensor(args[1], dtype=args[0].dtype)
         yield from (partial(f, args[0], number, **kwargs, out=out) for f in builtins)
     yield from (partial(f, *args, **kwargs, out=out) for f in builtins)
@@ -245,6 +248,10 @@ def _candidates(
         outs = [a.name for a in arguments if a.is_out]
         if len(outs) == len(outputs) and [a.name for a in arguments if not a.is_out] == names:
             yield partial(overload, *args, **kwargs, **dict(zip(outs, outputs)))
+
+
+def _is_number_for(tensor: Tensor, value: Any) -> bool:
+    return isinstance(value, int | float) and (tensor.is_floating_point() or type(value) is int)
 
 
 def _assign(outputs: list[Tensor], function: Any, args: Any, kwargs: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from coach.functional.targets import huber, td_target
+from coach.functional.targets import half_squared, huber, td_target
 from torch import Tensor
 
 
@@ -50,5 +50,5 @@ class ScalarValues:
             bootstrap = later.mean.gather(-1, best.unsqueeze(-1)).squeeze(-1)  # [B]
             target = td_target(reward, discount, bootstrap)
         error = chosen - target
-        loss = huber(error, self.huber_delta) if self.huber_delta else 0.5 * error.square()
+        loss = huber(error, self.huber_delta) if self.huber_delta else half_squared(error)
         return loss, error.detach().abs()

@@ -61,9 +61,10 @@ class Actor(Source):
         if self._obs is None:
             self._observe(self.envs.reset())
         act_time = env_time = 0.0
+        without_autograd = torch.inference_mode()
         for t in range(self.length):
             begin = perf_counter()
-            with torch.inference_mode():
+            with without_autograd:
                 chosen = self.agent.act(self._input, self.state, self.ctx)
             action = chosen.action.cpu().numpy()
             acted = perf_counter()
@@ -76,7 +77,8 @@ class Actor(Source):
             if chosen.state is not None:
                 fresh = self.agent.initial_state(self.envs.num_envs)
                 self.state = select(torch.from_numpy(ended), fresh, chosen.state)
-            self._report.episodes += step.episodes
+            if step.episodes:
+                self._report.episodes += step.episodes
             self._observe(step.obs)
             self.ctx.step += self.ctx.num_envs
             if self.beat is not None:
@@ -159,6 +161,7 @@ class Actor(Source):
         return self.fragment
 
     def _observe(self, obs: Any) -> None:
+        if obs is self._obs and self.device.type == "cpu":
+            return  # environments reuse their arrays, and the tensors are views of them
         self._obs = obs
-        # Environments reuse their arrays, so on CPU this is a view made once.
         self._input = map_tree(lambda array: torch.from_numpy(array).to(self.device), obs)

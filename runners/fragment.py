@@ -58,6 +58,7 @@ class FragmentBuffer:
             env_ids=env_ids,
         )
         names = ("obs", "action", "reward", "discount", "next_obs", "boundary")
+        self._extras: dict[str, Any] = as_numpy(self.batch.extras)
         self._rows = {name: as_numpy(getattr(self.batch, name)) for name in names}
 
     def begin(self, t: int, obs: Any, action: Any) -> None:
@@ -73,5 +74,5 @@ class FragmentBuffer:
         np.logical_or(step.terminated, step.truncated, out=rows["boundary"][t])
         assign(rows["next_obs"], t, step.next_obs)
         for name, value in extras.items():
-            self.batch.extras[name][t] = value
+            self._extras[name][t] = value.cpu().numpy()
         return rows["boundary"][t]
