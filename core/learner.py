@@ -13,7 +13,7 @@ from coach.core.batch import Batch
 from coach.core.errors import SettingError, nearest
 from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
-from coach.core.recorder import Recorder
+from coach.core.recorder import Recorder, recorders_in
 from coach.core.state import prefixed, under
 from torch import Tensor
 
@@ -86,7 +86,14 @@ class Learner:
         self.device = next(iter(self.groups.values())).vector.device
         agent.rng = torch.Generator(self.device).manual_seed(seed)
         self.version = 0
-        self.recorder = Recorder(record and self.device.type == "cpu")
+        self.recorder = Recorder()
+        for recorder in self.recorders:
+            recorder.enabled = record and self.device.type == "cpu"
+
+    @property
+    def recorders(self) -> list[Recorder]:
+        """The learner's own, and those of the agent's networks."""
+        return [self.recorder, *recorders_in(self.agent)]
 
     def prepare(self, batch: Batch) -> Batch:
         """What the memory passes every batch through: to the device, then the agent's own."""

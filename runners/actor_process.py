@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from coach.core.agent import Agent
+from coach.core.recorder import recorders_in
 from coach.core.schema import build_part
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
@@ -70,6 +71,7 @@ class ActorWork:
         actors: how many there are.
         device: where it acts.
         hosting: who steps the environments; ``None`` is the actor itself.
+        record: act from recordings.
     """
 
     environment: EnvironmentSettings
@@ -90,6 +92,7 @@ class ActorWork:
     actors: int
     device: str
     hosting: Hosting | None
+    record: bool
 
 
 def act_for_learner(channel: Channel, work: ActorWork) -> None:
@@ -99,6 +102,8 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
             os.nice(_NICE)
     agent: Agent = build_part("agent", work.agent, "agent", spec=work.spec).value
     agent.to(work.device).requires_grad_(False)
+    for recorder in recorders_in(agent):
+        recorder.enabled = work.record
     board = WeightBoard(agent.policy, work.board)
     first, count = work.share.start, len(work.share)
     ids = torch.arange(first, first + count)

@@ -142,6 +142,8 @@ def share_parameters(learner: Learner, zeros: Zeros, keep: bool) -> None:
             vector.copy_(group.vector.data)
         group.move(vector)
         learner.steppers[name].move(vector, zeros, keep)
+    for recorder in learner.recorders:
+        recorder.compares = False  # others change the weights between a replay and its comparison
 
 
 def shared_size(learner: Learner, zeros: Zeros) -> None:

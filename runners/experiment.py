@@ -111,7 +111,7 @@ def build_experiment(
         overrides[name] = built.value
         plain.setdefault("optimizers", {})[name] = built.plain
     seed = derived_seed(run.seed, portion.stream("learner"))
-    learner = Learner(agent, default.value, overrides, seed=seed)
+    learner = Learner(agent, default.value, overrides, seed=seed, record=run.record)
     fragment_length = run.fragment_length or memory.fragment_length
     memory.check_fragments(fragment_length)
     clock = make_clock(run, portion)

@@ -290,6 +290,7 @@ def _ring(scene: Scene, workers: int) -> tuple[Source, str]:
         run.free_learner,
         device,
         hosting,
+        run.record,
     )
     return RingSource(actors, agent, tolerance, scene.clock), f"Mode async: {words}"
 

@@ -65,6 +65,7 @@ class Actors:
         free_learner: whether the learner makes more updates than are owed while it waits.
         device: where actors act.
         hosting: who steps the environments, if the actor does not.
+        record: act from recordings.
     """
 
     environment: EnvironmentSettings
@@ -81,6 +82,7 @@ class Actors:
     free_learner: bool = False
     device: str = "cpu"
     hosting: Hosting | None = None
+    record: bool = True
 
 
 class RingSource(Source):
@@ -249,6 +251,7 @@ class RingSource(Source):
             actors.workers,
             actors.device,
             actors.hosting,
+            actors.record,
         )
         worker.start(work)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)

@@ -34,6 +34,8 @@ class RunSettings:
         seed: of everything: weights, environments, exploration, sampling.
         device: where the agent learns; auto takes a GPU if there is one.
         threads: CPU threads of one torch operation. More than one only pays for large networks.
+        record: make small updates and forward passes from recordings of their operations, with the
+            same results to the last bit; see docs/recording.md.
         fragment_length: steps per environment between two looks at the memory; left out, what the
             memory prefers.
         log_every: environment steps per line of progress.csv.
@@ -59,6 +61,7 @@ class RunSettings:
         seed: CountOrZero = 1,
         device: str = "auto",
         threads: Count = 1,
+        record: bool = True,
         fragment_length: Count | None = None,
         log_every: Count = 1_000,
         checkpoint_every: CountOrZero = 10_000,
@@ -71,6 +74,7 @@ class RunSettings:
         self.workers, self.worker_kind, self.slots = workers, worker_kind, slots
         self.worker_timeout, self.max_restarts = worker_timeout, max_restarts
         self.device, self.threads, self.fragment_length = device, threads, fragment_length
+        self.record = record
         self.log_every, self.histograms = log_every, histograms
         self.checkpoint_every, self.keep_checkpoints = checkpoint_every, keep_checkpoints
         self.restore_environments = restore_environments
