@@ -35,12 +35,14 @@ def _assembler(value: Any, found: list[Tensor]) -> Assemble:
     kind = type(value)
     if kind is dict or (hasattr(value, "__dict__") and not callable(value)):
         attributes = value if kind is dict else vars(value)
+        if kind is not dict:
+            kind.__new__(kind)  # raises TypeError if it cannot be made like this
         parts = [(name, _assembler(part, found)) for name, part in attributes.items()]
         if kind is dict:
             return lambda tensors: {name: part(tensors) for name, part in parts}
 
         def assemble(tensors: Sequence[Tensor]) -> Any:
-            made = object.__new__(kind)
+            made = kind.__new__(kind)
             made.__dict__.update([(name, part(tensors)) for name, part in parts])
             return made
 

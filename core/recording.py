@@ -72,12 +72,13 @@ class Recording:
             raise
         self.generators, self.nbytes = list(tape.before), memory.nbytes
         read = read_by(calls)
-        inside = {place for call in tape.calls for place in call.made}
-        inside |= {place_of(tensor) for tensor in inputs}
+        outside = tape.outside() - {place_of(tensor) for tensor in inputs}
         self._outside = [
-            (tensor, tensor.data_ptr()) for place, tensor in read.items() if place not in inside
+            (tensor, tensor.data_ptr())
+            for tensor in tape.found()
+            if place_of(tensor) in outside & read
         ]
-        used = read.keys() | {place_of(tensor) for tensor in outputs}
+        used = read | {place_of(tensor) for tensor in outputs}
         self._used = [n for n, tensor in enumerate(inputs) if place_of(tensor) in used]
         self._inputs = [inputs[n].detach() for n in self._used]
         self._outputs = [tensor.detach() for tensor in outputs]

@@ -103,6 +103,17 @@ class Tape(TorchDispatchMode):
         self.calls.append(call)
         return result
 
+    def found(self) -> list[Tensor]:
+        """Tensors that were there before."""
+        made = {id(tensor) for call in self.calls for tensor in call.outputs}
+        seen = {id(tensor): tensor for call in self.calls for tensor in call.inputs}
+        return [tensor for number, tensor in seen.items() if number not in made]
+
+    def outside(self) -> set[Place]:
+        """Memory that was there before."""
+        made = {place for call in self.calls for place in call.made}
+        return {place for call in self.calls for place in call.reads} - made
+
     def rewind(self) -> None:
         """Set the generators back."""
         for generator, state in self.before.items():
@@ -138,9 +149,9 @@ def needed(calls: list[Call], outputs: Sequence[Tensor], writes: Sequence[Tensor
     return found[::-1]
 
 
-def read_by(calls: list[Call]) -> dict[Place, Tensor]:
-    """What the calls read, a tensor for each place."""
-    return {place_of(t): t for call in calls if call.name not in _BY_SHAPE for t in call.inputs}
+def read_by(calls: list[Call]) -> set[Place]:
+    """Memory whose contents the calls read."""
+    return {place for call in calls if call.name not in _BY_SHAPE for place in call.reads}
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

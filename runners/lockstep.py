@@ -104,14 +104,14 @@ class LockstepEnvs(VectorEnv):
                 worker.channel.send(STEP)
             except ChannelClosedError:
                 failures[worker] = ""
+        for i in range(self.num_envs):  # while they are at work
+            history.record(i, action[i])
         for worker in self.workers:
             failure = self._wait(worker, self.timeout, "run.worker_timeout")
             if failure is not None:
                 failures[worker] = failure
         self._waited += perf_counter() - begin
         self._steps += 1
-        for i in range(self.num_envs):
-            history.record(i, action[i])
         lost = [self._recover(worker, failure) for worker, failure in failures.items()]
         episodes = []
         for i in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
