@@ -138,6 +138,9 @@ def train(
     _print_result(result, run.experiment.target)
     if run.profile is not None:
         run.profile.print(console, run.experiment.source.elsewhere())
+        for recorder in run.experiment.learner.recorders:
+            for name, why in recorder.refused.items():
+                console.print(f"Not recorded: {name}, because {why}.", highlight=False)
     if result.stopped.startswith("interrupted"):
         console.print(f"Continue with: coach train {result.folder} --resume", highlight=False)
         raise typer.Exit(143 if "SIGTERM" in result.stopped else 130)
