@@ -10,6 +10,8 @@ from coach.core.spec import AnySpace
 from gymnasium import spaces
 from torch import Tensor, nn
 
+_FEW = 16  # channels, as of stacked frames
+
 
 class ImageReader(nn.Module):
     """Observations to float images ``[B, C, H, W]`` in [0, 1] (bytes) or as they are (floats).
@@ -38,6 +40,10 @@ class ImageReader(nn.Module):
         self.size = (channels, height, width)
 
     def forward(self, obs: Tensor) -> Tensor:
+        if not self.channels_last and obs.dtype == torch.uint8 and self.size[0] <= _FEW:
+            # Moving the channels while they are bytes takes a third of the time.
+            obs = torch.stack(obs.unbind(1), -1)  # [B, H, W, C]
+            return obs.float().mul_(self.scale).permute(0, 3, 1, 2)
         image = obs.permute(0, 3, 1, 2) if self.channels_last else obs  # [B, C, H, W]
         image = image.to(torch.float32, memory_format=torch.channels_last)
         return image * self.scale if self.scale != 1.0 else image

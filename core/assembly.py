@@ -32,7 +32,7 @@ def _assembler(value: Any, found: list[Tensor]) -> Assemble:
         return itemgetter(len(found) - 1)
     if isinstance(value, _PLAIN):
         return lambda _: value
-    kind = type(value)
+    kind: Any = type(value)
     if kind is dict or (hasattr(value, "__dict__") and not callable(value)):
         attributes = value if kind is dict else vars(value)
         if kind is not dict:

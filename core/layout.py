@@ -92,6 +92,11 @@ def as_numpy(tree: Any) -> Any:
     return tree.numpy()
 
 
+def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros that take no memory before they are written; see `allocate` for their alignment."""
+    return torch.from_numpy(np.zeros(shape, torch.empty(0, dtype=dtype).numpy().dtype))
+
+
 def assign(target: Any, index: Any, source: Any) -> None:
     """``target[index] = source``, leaf by leaf."""
     if isinstance(target, dict):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
+from time import perf_counter
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +22,9 @@ T = TypeVar("T")
 MOST_BYTES = 32 * 2**20
 #: Recordings of one recorder. Shapes that go on changing are better not recorded.
 MOST_RECORDINGS = 16
+# Replays after which it is clear whether they pay, and the share of a function's time that does.
+_JUDGED_AT, _WORTHWHILE = 16, 0.95
+_ALIGNMENT = 64  # of all memory that comes from torch
 
 
 def recorders_in(module: nn.Module) -> list[Recorder]:
@@ -35,6 +40,8 @@ class _Known:
     recording: Recording
     assemble: Assemble
     uses: int = 0
+    replay_seconds: float = inf  # the fastest seen
+    function_seconds: float = inf
 
 
 class Recorder:
@@ -42,7 +49,7 @@ class Recorder:
 
     The 1st, 2nd, 4th, 8th ... replay is compared with the function itself, bit by bit. A function
     whose results differ depends on something that a recording does not know of; it is run as it is
-    from then on, and so is one that cannot be recorded.
+    from then on, and so is one that cannot be recorded, or that is not slower than its recording.
 
     Copies of a recorder begin with nothing recorded.
 
@@ -74,11 +81,11 @@ class Recorder:
             writes: what it may write beside the results.
         """
         if not self.enabled or name in self.refused:
-            return function(inputs)
+            return function(_aligned(inputs))
         key = (name, *[(tensor.shape, tensor.dtype) for tensor in inputs])
         if key not in self._known:  # shapes that come once are not worth it
             self._known[key] = None
-            return function(inputs)
+            return function(_aligned(inputs))
         known = self._known[key]
         if known is None or not known.recording.fits():
             return self._record(key, name, function, inputs, writes)
@@ -101,7 +108,7 @@ class Recorder:
     ) -> T:
         if sum(known is not None for known in self._known.values()) >= MOST_RECORDINGS:
             self.refused[name] = f"its inputs had {MOST_RECORDINGS} different shapes"
-            return function(inputs)
+            return function(_aligned(inputs))
         assemble: Assemble = list
 
         def taken_apart() -> list[Tensor]:
@@ -120,7 +127,7 @@ class Recorder:
                 recording = Recording(taken_apart, private, writes, MOST_BYTES)
         except NotRecordableError as error:
             self.refused[name] = str(error)
-            return function(inputs)
+            return function(_aligned(inputs))
         results = recording.results()
         self._known[key] = known = _Known(recording, assemble)
         made: T = known.assemble(results)
@@ -136,11 +143,17 @@ class Recorder:
     ) -> T:
         """Run both; what the function itself gives counts."""
         before = [(generator, generator.get_state()) for generator in known.recording.generators]
+        begin = perf_counter()
         replayed = known.recording(inputs)
+        known.replay_seconds = min(known.replay_seconds, perf_counter() - begin)
         written = [tensor.clone() for tensor in writes]
         for generator, state in before:
             generator.set_state(state)
-        result = function(inputs)
+        begin = perf_counter()
+        result = function(_aligned(inputs))
+        known.function_seconds = min(known.function_seconds, perf_counter() - begin)
+        if known.uses >= _JUDGED_AT and known.replay_seconds > _WORTHWHILE * known.function_seconds:
+            self.refused[name] = "that would not make it faster"
         truth, _ = take_apart(result)
         replayed, truth = [*replayed, *written], [*truth, *writes]
         if len(truth) != len(replayed) or not all(map(same_bits, replayed, truth)):
@@ -152,3 +165,11 @@ class Recorder:
                 stacklevel=2,
             )
         return result
+
+
+def _aligned(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The same numbers where a recording would have them.
+
+    Kernels may round differently on memory that starts elsewhere.
+    """
+    return [t.clone() if t.is_cpu and t.data_ptr() % _ALIGNMENT else t for t in inputs]

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 # torch's own functions cost half as much to call as the operators behind them.
-_BUILTINS = (torch._C._VariableFunctions, torch._C._nn, torch._C._linalg, torch._C._special)
+_BUILTINS: tuple[Any, ...] = (torch._C._VariableFunctions, torch._C._nn)
 # Of these the result is exactly rounded, so a number may as well be a tensor.
 _ROUNDED = ("add", "sub", "mul", "div", "lt", "le", "gt", "ge", "eq", "ne")
 
@@ -139,7 +139,7 @@ class _Memory:
                 storage, start = home
                 begin = start // tensor.itemsize + tensor.storage_offset()
                 moved = tensor.new_empty(0, requires_grad=False)
-                moved.set_(storage, begin, tensor.shape, tensor.stride())  # type: ignore[call-overload]
+                moved.set_(storage, begin, tensor.shape, tensor.stride())
             self._known[id(tensor)] = (tensor, moved)  # the first keeps its id from being reused
         return self._known[id(tensor)][1]
 

@@ -74,11 +74,11 @@ class Call:
                 yield argument, self.kwargs[argument.name]
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation, those of autograd too."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         #: Random generators that were drawn from, and their states before.
         self.before: dict[torch.Generator, Tensor] = {}

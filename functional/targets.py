@@ -61,4 +61,5 @@ class _HalfSquared(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (error,) = ctx.saved_tensors
-        return gradient * error
+        along: Tensor = gradient * error
+        return along

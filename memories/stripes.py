@@ -21,6 +21,7 @@ from coach.core.layout import (
     assign,
     observation_layout,
     transition_bytes,
+    untouched_zeros,
 )
 from coach.core.spec import Spec
 from coach.functional.returns import n_step_returns
@@ -170,11 +171,13 @@ class Stripes:
         if self.allocated:
             return
         layout = observation_layout(self.spec.observation)
-        self._obs = as_numpy(allocate(layout, self.num_envs, self.rows))
+        self._obs = as_numpy(allocate(layout, self.num_envs, self.rows, zeros=untouched_zeros))
         self.obs = map_tree(lambda a: torch.from_numpy(a).flatten(0, 1), self._obs)
-        action = allocate(action_layout(self.spec.action), self.num_envs, self.rows)
+        action = allocate(
+            action_layout(self.spec.action), self.num_envs, self.rows, zeros=untouched_zeros
+        )
         self._action, self.action = action.numpy(), action.flatten(0, 1)
-        outcome = torch.zeros(self.num_envs, self.rows, 3)
+        outcome = untouched_zeros((self.num_envs, self.rows, 3), torch.float32)
         self._outcome, self.outcome = outcome.numpy(), outcome.flatten(0, 1)
         self._observations = as_numpy(self.obs)
         self._actions, self._outcomes = self.action.numpy(), self.outcome.numpy()
