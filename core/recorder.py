@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 #: What a recording may hold at most. Functions that work on more spend their time in arithmetic,
 #: and would gain little from it.
-MOST_BYTES = 32 * 2**20
+MOST_BYTES = 8 * 2**20
 #: Recordings of one recorder. Shapes that go on changing are better not recorded.
 MOST_RECORDINGS = 16
 # Replays after which it is clear whether they pay, and the share of a function's time that does.
@@ -64,6 +64,7 @@ class Recorder:
         #: Why functions are run as they are, by name.
         self.refused: dict[str, str] = {}
         self._known: dict[Any, _Known | None] = {}
+        self._pool: list[torch.UntypedStorage] = []  # recordings run one at a time
 
     def __call__(
         self,
@@ -124,7 +125,7 @@ class Recorder:
             # In inference mode operations are not broken down, and its tensors cannot leave it.
             with torch.inference_mode(False), torch.set_grad_enabled(grad):
                 private = [tensor.clone() for tensor in inputs]
-                recording = Recording(taken_apart, private, writes, MOST_BYTES)
+                recording = Recording(taken_apart, private, writes, MOST_BYTES, self._pool)
         except NotRecordableError as error:
             self.refused[name] = str(error)
             return function(_aligned(inputs))

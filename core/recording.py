@@ -44,6 +44,8 @@ class Recording:
         inputs: belong to the recording from now on.
         writes: tensors outside of it that the function may write.
         most_bytes: that the recording may hold.
+        pool: memory of other recordings, which never run at the same time; what this one takes
+            beside is added.
 
     Raises:
         NotRecordableError: the function fetches numbers from tensors, makes tensors whose shape
@@ -57,6 +59,7 @@ class Recording:
         inputs: Sequence[Tensor],
         writes: Sequence[Tensor] = (),
         most_bytes: float = float("inf"),
+        pool: list[torch.UntypedStorage] | None = None,
     ) -> None:
         tape = Tape()
         try:
@@ -64,12 +67,14 @@ class Recording:
                 outputs = function()
             calls = needed(tape.calls, outputs, writes)
             fixed = {place_of(tensor) for tensor in chain(inputs, outputs)}
-            memory = _Memory(calls, fixed)
+            memory = _Memory(calls, fixed, pool or [])
             if memory.nbytes > most_bytes:
                 raise NotRecordableError(f"it works on {memory.nbytes / 2**20:.0f} MiB")
         except NotRecordableError:
             tape.rewind()
             raise
+        if pool is not None:
+            pool += memory.taken
         self.generators, self.nbytes = list(tape.before), memory.nbytes
         read = read_by(calls)
         outside = tape.outside() - {place_of(tensor) for tensor in inputs}
@@ -120,13 +125,17 @@ class _Memory:
     Args:
         calls: that are to be made again.
         fixed: places that must stay as they are.
+        pool: memory to begin with.
     """
 
-    def __init__(self, calls: list[Call], fixed: set[Place]) -> None:
+    def __init__(
+        self, calls: list[Call], fixed: set[Place], pool: list[torch.UntypedStorage]
+    ) -> None:
         self._homes: dict[Place, tuple[torch.UntypedStorage, int]] = {}
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        self.taken: list[torch.UntypedStorage] = []
         self.calls = self._without_copies(calls, fixed)
-        self._settle(fixed)
+        self._settle(fixed, pool)
 
     def __call__(self, tree: Any) -> Any:
         """The same tensors without their history, where they lie from now on."""
@@ -170,7 +179,7 @@ class _Memory:
                 kept.append(Call(call.function, lists, call.kwargs, []))
         return kept
 
-    def _settle(self, fixed: set[Place]) -> None:
+    def _settle(self, fixed: set[Place], pool: list[torch.UntypedStorage]) -> None:
         begins: dict[Place, int] = {}
         ends: dict[Place, int] = {}
         storages: dict[Place, torch.UntypedStorage] = {}
@@ -182,7 +191,7 @@ class _Memory:
                 ends[place] = number
         made = {place for call in self.calls for place in call.made}
         mine = [p for p in begins if p in made and p not in fixed and p not in self._homes]
-        free: list[torch.UntypedStorage] = []
+        free = list(pool)
         taken: list[tuple[int, torch.UntypedStorage]] = []
         self.nbytes = sum(storages[place].nbytes() for place in fixed if place in storages)
         for place in mine:  # in the order in which they begin
@@ -195,6 +204,7 @@ class _Memory:
             if home is None:
                 home = storages[place]
                 self.nbytes += size
+                self.taken.append(home)
             else:
                 free = [storage for storage in free if storage is not home]
             taken.append((ends[place], home))

@@ -226,3 +226,19 @@ def test_too_much_memory_is_refused() -> None:
     x = [torch.randn(100)]
     with pytest.raises(NotRecordableError, match="MiB"):
         Recording(lambda: [x[0].exp().tanh()], x, most_bytes=100)
+
+
+def test_recordings_share_memory() -> None:
+    pool: list[torch.UntypedStorage] = []
+    inputs = [torch.randn(500)]
+
+    def chain(tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [tensors[0].exp().tanh().sum()]
+
+    first = Recording(lambda: chain(inputs), inputs, pool=pool)
+    again = [inputs[0].clone()]
+    second = Recording(lambda: chain(again), again, pool=pool)
+    assert second.nbytes < first.nbytes - 1000
+    for _ in range(3):
+        assert agree(chain, first, [torch.randn(500)])
+        assert agree(chain, second, [torch.randn(500)])
