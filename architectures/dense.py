@@ -7,6 +7,7 @@ products, so it is written out here once, and checked against autograd by the te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,13 +67,51 @@ class Dense(nn.Module):
         return outputs
 
 
-def _run(inputs: Tensor, activation: str, parameters: Any) -> list[Tensor]:
+def by_hand(activation: str) -> bool:
+    """Whether the gradient of stacks with this activation is written out here."""
+    return activation in _BY_HAND
+
+
+def ensemble_of_stacks(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
+    """Layers of ``E`` networks at once, ``[E, B, inputs]`` to ``[E, B, outputs]``.
+
+    Args:
+        inputs: of all networks.
+        activation: behind each layer; see `by_hand`.
+        parameters: weight ``[E, in, out]`` and bias ``[E, 1, out]`` of each layer.
+    """
+    if torch.is_grad_enabled():
+        outputs: Tensor = _Ensemble.apply(inputs, activation, *parameters)  # type: ignore[no-untyped-call]
+        return outputs
+    return _run_ensemble(inputs, activation, parameters)[-1]
+
+
+def _run(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[Tensor]:
     """The input and every layer's output."""
     outputs = [inputs]
-    act = torch.relu_ if activation == "relu" else torch.tanh_
     for weight, bias in zip(parameters[::2], parameters[1::2]):
-        outputs.append(act(functional.linear(outputs[-1], weight, bias)))
+        outputs.append(_activate_(activation, functional.linear(outputs[-1], weight, bias)))
     return outputs
+
+
+def _run_ensemble(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[Tensor]:
+    outputs = [inputs]
+    for weight, bias in zip(parameters[::2], parameters[1::2]):
+        outputs.append(_activate_(activation, torch.baddbmm(bias, outputs[-1], weight)))
+    return outputs
+
+
+def _activate_(activation: str, values: Tensor) -> Tensor:
+    return torch.relu_(values) if activation == "relu" else torch.tanh_(values)
+
+
+def _through(activation: str, gradient: Tensor, output: Tensor) -> Tensor:
+    """The gradient before an activation, from that behind it and the activation's output."""
+    if activation == "relu":
+        before: Tensor = torch.ops.aten.threshold_backward(gradient, output, 0)
+    else:
+        before = torch.ops.aten.tanh_backward(gradient, output)
+    return before
 
 
 class _Stack(torch.autograd.Function):
@@ -86,17 +125,39 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        depth = len(saved) // 2
-        outputs, weights = saved[: depth + 1], saved[depth + 1 :]
+        outputs, weights = _halves(ctx.saved_tensors)
         gradients: list[Tensor | None] = []
-        for layer in range(depth - 1, -1, -1):
-            output, before = outputs[layer + 1], outputs[layer]
-            if ctx.activation == "relu":
-                gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
-            else:
-                gradient = torch.ops.aten.tanh_backward(gradient, output)
-            gradients += [gradient.sum(0), gradient.t() @ before]
+        for layer in range(len(weights) - 1, -1, -1):
+            gradient = _through(ctx.activation, gradient, outputs[layer + 1])
+            gradients += [gradient.sum(0), gradient.t() @ outputs[layer]]
             if layer or ctx.needs_input_grad[0]:
                 gradient = gradient @ weights[layer]
         return (gradient if ctx.needs_input_grad[0] else None, None, *reversed(gradients))
+
+
+class _Ensemble(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, activation: str, *parameters: Tensor) -> Tensor:
+        outputs = _run_ensemble(inputs, activation, parameters)
+        ctx.activation = activation
+        ctx.save_for_backward(*outputs, *parameters[::2])
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        outputs, weights = _halves(ctx.saved_tensors)
+        gradients: list[Tensor | None] = []
+        for layer in range(len(weights) - 1, -1, -1):
+            gradient = _through(ctx.activation, gradient, outputs[layer + 1])
+            gradients.append(gradient.sum(1, keepdim=True))
+            gradients.append(outputs[layer].transpose(1, 2) @ gradient)
+            if layer or ctx.needs_input_grad[0]:
+                gradient = gradient @ weights[layer].transpose(1, 2)
+        return (gradient if ctx.needs_input_grad[0] else None, None, *reversed(gradients))
+
+
+def _halves(saved: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The input and outputs of all layers, and their weights."""
+    depth = len(saved) // 2
+    return saved[: depth + 1], saved[depth + 1 :]

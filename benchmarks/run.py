@@ -1,6 +1,7 @@
-"""Coach beside Stable-Baselines3 on the same work, interleaved, each run a process of its own.
+"""Coach beside other frameworks on the same work, interleaved, each run a process of its own.
 
-Machines are noisy, so what counts is the ratio within each round, not the absolute speed.
+Machines are noisy, so what counts is the ratio within each round, not the absolute speed. The floor
+beside the figures is what environments and products of matrices take alone, see floor.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,69 +20,120 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-STEPS = {"W1": 100_000, "W2": 50_000, "W3": 10_000}
-WHAT = {
-    "W1": "PPO CartPole-v1, 8 environments",
-    "W2": "DQN CartPole-v1",
-    "W3": "SAC HalfCheetah-v5",
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained, for how many environment steps, and which peers can do the same."""
+
+    what: str
+    steps: int
+    peers: tuple[str, ...]
+
+
+WORKLOADS = {
+    "W1": Workload("PPO CartPole-v1, 8 environments", 100_000, ("sb3", "sbx")),
+    "W2": Workload("DQN CartPole-v1", 50_000, ("sb3", "sbx")),
+    "W3": Workload("SAC HalfCheetah-v5", 10_000, ("sb3", "sbx")),
+    "W4": Workload("DQN Pong", 8_000, ("sb3",)),
+    "W5": Workload("PPO Pong, 8 environments", 16_384, ("sb3",)),
 }
+NAMES = {"coach": "Coach", "sb3": "Stable-Baselines3", "sbx": "SBX (JAX)"}
+MODULES = {"sb3": "stable_baselines3", "sbx": "sbx"}
 
 
 def main() -> int:
     """Run the chosen workloads and print a table for each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workloads", nargs="*", help="W1, W2, W3; all if left out")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs")
+    parser.add_argument("workloads", nargs="*", help=f"{', '.join(WORKLOADS)}; all if left out")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is run")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the workload's steps")
-    parser.add_argument("--peer-python", default=sys.executable, help="interpreter with the peer")
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter with the peers")
     options = parser.parse_args()
-    unknown = set(options.workloads) - set(STEPS)
+    unknown = set(options.workloads) - set(WORKLOADS)
     if unknown:
-        parser.error(f"unknown workload {', '.join(unknown)}; known: {', '.join(STEPS)}")
-    probe = [options.peer_python, "-c", "import stable_baselines3"]
-    if subprocess.run(probe, capture_output=True, check=False).returncode:
-        print("stable-baselines3 is missing. Run: pip install 'coach-rl[bench]'", file=sys.stderr)
+        parser.error(f"unknown workload {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
+    there = {name for name in MODULES if _installed(options.peer_python, name)}
+    if not there:
+        print("No peer is installed. Run: pip install 'coach-rl[bench]'", file=sys.stderr)
         return 1
-    for workload in options.workloads or STEPS:
-        _compare(workload, options.rounds, options.scale, options.peer_python)
+    for name in options.workloads or WORKLOADS:
+        peers = [peer for peer in WORKLOADS[name].peers if peer in there]
+        _compare(name, peers, options.rounds, options.scale, options.peer_python)
     return 0
 
 
-def _compare(workload: str, rounds: int, scale: float, peer_python: str) -> None:
-    steps = int(STEPS[workload] * scale)
-    ours, peer = [], []
+def _installed(python: str, peer: str) -> bool:
+    probe = [python, "-c", f"import importlib.util as u; assert u.find_spec('{MODULES[peer]}')"]
+    return not subprocess.run(probe, capture_output=True, check=False).returncode
+
+
+def _compare(workload: str, peers: list[str], rounds: int, scale: float, peer_python: str) -> None:
+    steps = int(WORKLOADS[workload].steps * scale)
+    commands = {"coach": [sys.executable, str(HERE / "ours.py")]}
+    commands |= {peer: [peer_python, str(HERE / "peers.py"), peer] for peer in peers}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for seed in range(1, rounds + 1):
-        ours.append(_run([sys.executable, str(HERE / "ours.py")], workload, seed, steps))
-        peer.append(_run([peer_python, str(HERE / "sb3.py")], workload, seed, steps))
-    table = Table(
-        title=f"{workload} {WHAT[workload]}: {steps:,} steps, {rounds} rounds", title_justify="left"
+        for name, command in commands.items():
+            runs[name].append(_run([*command, workload, str(seed), str(steps)]))
+    floor = json.loads(_output([sys.executable, str(HERE / "floor.py"), workload])[0])
+    title = f"{workload} {WORKLOADS[workload].what}: {steps:,} steps, {rounds} rounds"
+    table = Table(title=title, title_justify="left")
+    columns = (
+        "",
+        "env steps/s",
+        "Coach's ratio to it",
+        "CPU s",
+        "start-up s",
+        "peak MiB",
+        "return",
     )
-    for column in ("", "env steps/s", "CPU s", "start-up s", "peak MiB", "return at the end"):
+    for column in columns:
         table.add_column(column, justify="right")
-    for name, runs in (("coach", ours), ("Stable-Baselines3", peer)):
+    ours = runs["coach"]
+    for name, mine in runs.items():
+        ratios = [a["speed"] / b["speed"] for a, b in zip(ours, mine)]
+        ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         table.add_row(
-            name,
-            f"{median(run['speed'] for run in runs):,.0f}",
-            f"{median(run['cpu'] for run in runs):.1f}",
-            f"{median(run['startup'] for run in runs):.1f}",
-            f"{median(run['memory'] for run in runs):,.0f}",
-            " ".join(f"{run['return']:.0f}" for run in runs),
+            NAMES[name],
+            f"{median(run['speed'] for run in mine):,.0f}",
+            ratio if name != "coach" else "",
+            f"{median(run['cpu'] for run in mine):.1f}",
+            f"{median(run['startup'] for run in mine):.1f}",
+            f"{median(run['memory'] for run in mine):,.0f}",
+            " ".join(f"{run['return']:.0f}" for run in mine),
         )
-    ratios = [a["speed"] / b["speed"] for a, b in zip(ours, peer)]
     console = Console()
     console.print(table)
+    share = median(run["speed"] for run in ours) / floor["speed"]
     console.print(
-        f"ratio of the speeds, round by round: median {median(ratios):.2f} "
-        f"(lowest {min(ratios):.2f}, highest {max(ratios):.2f})\n",
+        f"floor: {floor['speed']:,.0f} env steps/s while updating; a step of environments takes "
+        f"{floor['environments']:,.0f} us, products {floor['acting']:,.0f} us for actions and "
+        f"{floor['update']:,.0f} us for an update. Coach reaches {share:.0%} over the whole run.\n",
         highlight=False,
+        soft_wrap=True,
     )
 
 
-def _run(command: list[str], workload: str, seed: int, steps: int) -> dict[str, float]:
+def _run(command: list[str]) -> dict[str, float]:
     begin = perf_counter()
+    output, cpu, memory = _output(command)
+    told: dict[str, float] = json.loads(output)
+    return {
+        "speed": told["env_steps"] / told["seconds"],
+        "startup": perf_counter() - begin - told["seconds"],
+        "cpu": cpu,
+        "memory": memory,
+        "return": told["return"],
+    }
+
+
+def _output(command: list[str]) -> tuple[str, float, float]:
+    """The last line that a command prints, its CPU seconds and its largest memory in MiB."""
     process = subprocess.Popen(
-        [*command, workload, str(seed), str(steps)],
+        command,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -88,15 +141,9 @@ def _run(command: list[str], workload: str, seed: int, steps: int) -> dict[str, 
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{' '.join(command)} {workload} failed")
-    told: dict[str, float] = json.loads(output.strip().splitlines()[-1])
-    return {
-        "speed": told["env_steps"] / told["seconds"],
-        "startup": perf_counter() - begin - told["seconds"],
-        "cpu": usage.ru_utime + usage.ru_stime,
-        "memory": usage.ru_maxrss / 1024,
-        "return": told["return"],
-    }
+        raise SystemExit(f"{' '.join(command)} failed")
+    last = output.strip().splitlines()[-1]
+    return last, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

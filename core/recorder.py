@@ -96,6 +96,11 @@ class Recorder:
             return made
         return self._check(known, name, function, inputs, writes)
 
+    @property
+    def recordings(self) -> list[tuple[str, Recording]]:
+        """What has been recorded so far, by name of the function."""
+        return [(key[0], known.recording) for key, known in self._known.items() if known]
+
     def __reduce__(self) -> tuple[type[Recorder], tuple[bool]]:
         return Recorder, (self.enabled,)
 

@@ -90,10 +90,16 @@ class Recording:
         with torch.no_grad():
             tape.rewind()  # and make every call once more, so that each can be tried
             self._calls = [_bound(call, memory) for call in memory.calls]
+        self._names = [call.name for call in memory.calls]
 
     def __len__(self) -> int:
         """How many operations it makes."""
         return len(self._calls)
+
+    @property
+    def operations(self) -> list[tuple[str, Callable[[], Any]]]:
+        """What it consists of, by name, to be timed for example."""
+        return list(zip(self._names, self._calls))
 
     def fits(self) -> bool:
         """Whether the tensors outside still lie where they did."""

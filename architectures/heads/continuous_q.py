@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from coach.architectures.activations import Activation, activation_layer
+from coach.architectures.dense import by_hand, ensemble_of_stacks
 from coach.architectures.head import Head
 from coach.core.registry import register
 from coach.core.schema import Count
@@ -59,12 +60,22 @@ class ContinuousQ(Head):
             layers += [EnsembleLinear(ensemble, inputs, width), activation_layer(activation)]
             inputs = width
         self.layers = nn.Sequential(*layers, EnsembleLinear(ensemble, inputs, 1))
-        self.ensemble = ensemble
+        self.ensemble, self.activation = ensemble, activation
 
     def forward(self, features: Tensor) -> Callable[[Tensor], Tensor]:
         def values(action: Tensor) -> Tensor:
             inputs = torch.cat([features, action], -1)  # [B, F + D]
-            every: Tensor = self.layers(inputs.expand(self.ensemble, *inputs.shape))
-            return every.squeeze(-1)  # [E, B]
+            every: Tensor = self._hidden(inputs.expand(self.ensemble, *inputs.shape))
+            return self.layers[-1](every).squeeze(-1)  # type: ignore[no-any-return]  # [E, B]
 
         return values
+
+    def _hidden(self, inputs: Tensor) -> Tensor:
+        linears = [layer for layer in self.layers[:-1] if isinstance(layer, EnsembleLinear)]
+        # Written out, gradients of frozen weights cannot be told from wanted ones; a recording
+        # leaves them out, and only on CPU there is one.
+        if not linears or not by_hand(self.activation) or not inputs.is_cpu:
+            hidden: Tensor = self.layers[:-1](inputs)
+            return hidden
+        parameters = [p for linear in linears for p in (linear.weight, linear.bias)]
+        return ensemble_of_stacks(inputs, self.activation, parameters)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from coach.architectures.dense import Dense
+from coach.architectures.dense import Dense, ensemble_of_stacks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -73,3 +73,39 @@ def test_no_layers_hand_the_input_on() -> None:
 def test_orthogonal_weights() -> None:
     weight = Dense(8, [8], init="orthogonal").linears[0].weight
     torch.testing.assert_close(weight @ weight.t(), 2 * torch.eye(8), rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.sampled_from(["relu", "tanh"]),
+    st.integers(1, 3),
+    st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    st.integers(0, 1000),
+)
+def test_an_ensemble_equals_its_members(
+    activation: Any, size: int, hidden: list[int], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    widths = [4, *hidden]
+    parameters: list[torch.Tensor] = []
+    for before, after in zip(widths, hidden):
+        parameters += [torch.randn(size, before, after), torch.randn(size, 1, after)]
+    parameters = [p.double().requires_grad_() for p in parameters]
+    inputs = torch.randn(size, 5, 4, dtype=torch.float64, requires_grad=True)
+    act: Any = {"relu": torch.relu, "tanh": torch.tanh}[activation]
+    members = []
+    for member in range(size):
+        x = inputs[member]
+        for weight, bias in zip(parameters[::2], parameters[1::2]):
+            x = act(x @ weight[member] + bias[member])
+        members.append(x)
+    wanted, got = torch.stack(members), ensemble_of_stacks(inputs, activation, parameters)
+    torch.testing.assert_close(got, wanted)
+    toward = torch.randn_like(wanted)
+    for mine, theirs in zip(
+        torch.autograd.grad((got * toward).sum(), [inputs, *parameters]),
+        torch.autograd.grad((wanted * toward).sum(), [inputs, *parameters]),
+    ):
+        torch.testing.assert_close(mine, theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(ensemble_of_stacks(inputs, activation, parameters), wanted)

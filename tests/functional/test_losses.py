@@ -9,7 +9,7 @@ import pytest
 import torch
 from coach.functional.policy_losses import approximate_kl, clipped_surrogate
 from coach.functional.priorities import importance_weights, priority_mass
-from coach.functional.targets import huber, soft_value, td_target
+from coach.functional.targets import half_squared, huber, soft_value, td_target
 from coach.functional.values import ScalarValues
 from torch.nn import functional
 
@@ -24,6 +24,40 @@ def test_huber_equals_torch(delta: float) -> None:
     error = torch.linspace(-5, 5, 101)
     wanted = functional.huber_loss(error, torch.zeros(101), reduction="none", delta=delta)
     torch.testing.assert_close(huber(error, delta), wanted)
+
+
+def gradients(loss: torch.Tensor, along: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    (gradient,) = torch.autograd.grad((loss * along).sum(), source)
+    return gradient
+
+
+@pytest.mark.parametrize("delta", [0.5, 1.0, 3.0])
+def test_the_written_out_gradient_of_huber(delta: float) -> None:
+    error = torch.linspace(-5, 5, 101, requires_grad=True)
+    along = torch.rand(101)
+    plain = functional.huber_loss(error, torch.zeros(101), reduction="none", delta=delta)
+    torch.testing.assert_close(
+        gradients(huber(error, delta), along, error), gradients(plain, along, error)
+    )
+
+
+def test_half_squared_and_its_gradient() -> None:
+    error = torch.tensor([3.0, -1.0], requires_grad=True)
+    loss = half_squared(error)
+    assert loss.tolist() == [4.5, 0.5]
+    assert gradients(loss, torch.tensor([1.0, 2.0]), error).tolist() == [3, -2]
+
+
+def test_the_written_out_gradient_of_the_clipped_surrogate() -> None:
+    torch.manual_seed(0)
+    ratio = (torch.rand(200) * 2).requires_grad_()
+    advantage, along = torch.randn(200), torch.rand(200)
+    plain = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    loss = clipped_surrogate(ratio, advantage, 0.2)
+    assert torch.equal(loss, plain)
+    torch.testing.assert_close(
+        gradients(loss, along, ratio), gradients(plain, along, ratio), rtol=1e-6, atol=0
+    )
 
 
 def test_huber_by_hand() -> None:
