@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from coach.core.batch import leaves, map_tree, rebuild
-from coach.core.layout import assign, named_leaves, observation_layout
+from coach.core.layout import named_leaves, observation_layout
 from coach.core.state import prefixed, under
+from coach.memories.observations import put, take
 from coach.memories.stripes import BOUNDARY, Stripes
 from torch import Tensor
 
@@ -18,9 +19,10 @@ def rows_since(stripes: Stripes, saved: list[int]) -> tuple[dict[str, Tensor], l
     if not stripes.allocated:
         return {}, stripes.written.tolist()
     begin = np.maximum(stripes.written - stripes.counts, saved or 0)
-    at = torch.from_numpy(_between(stripes, begin, stripes.written))
+    index = _between(stripes, begin, stripes.written)
+    at = torch.from_numpy(index)
     tensors = {"begin": torch.from_numpy(begin), "end": torch.from_numpy(stripes.written.copy())}
-    tensors |= named_leaves(map_tree(lambda t: t[at], stripes.obs), "obs")
+    tensors |= named_leaves(map_tree(torch.from_numpy, take(stripes.ring, index)), "obs")
     tensors |= {"action": stripes.action[at], "outcome": stripes.outcome[at]}
     ended = at[stripes.outcome[at, BOUNDARY] > 0]
     finals = map_tree(torch.from_numpy, stripes.finals.of(ended.numpy()))
@@ -30,13 +32,24 @@ def rows_since(stripes: Stripes, saved: list[int]) -> tuple[dict[str, Tensor], l
 
 def load_rows(stripes: Stripes, tensors: dict[str, Tensor]) -> None:
     """Put rows from `rows_since` back; later calls overwrite what a full ring has dropped."""
-    stripes.allocate()
-    end = tensors["end"].numpy()
-    index = _between(stripes, tensors["begin"].numpy(), end)
+    begin, end = tensors["begin"].numpy(), tensors["end"].numpy()
+    obs = map_tree(lambda t: t.numpy(), _named(stripes, tensors, "obs"))
+    if not stripes.allocated:
+        first = int(end[0] - begin[0])  # rows of the first stripe follow each other
+        before = map_tree(lambda a: a[: max(first - 1, 0)], obs)
+        stripes.allocate(before, map_tree(lambda a: a[1:first], obs))
+    index = _between(stripes, begin, end)
     # The ring drops the row behind the newest too, and its final observation with it.
     stripes.finals.drop(np.concatenate([index, _at(stripes, end)]))
     at = torch.from_numpy(index)
-    assign(stripes.obs, at, _named(stripes, tensors, "obs"))
+    done = 0
+    for env, (low, high) in enumerate(zip(begin.tolist(), end.tolist())):
+        if high > low:
+            rows = np.arange(low, high) % stripes.rows
+            part = slice(done, done + high - low)
+            values = map_tree(lambda a: a[None, part], obs)  # noqa: B023
+            put(stripes.ring, slice(env, env + 1), rows, values)
+            done += high - low
     stripes.action[at] = tensors["action"]
     stripes.outcome[at] = tensors["outcome"]
     ended = (tensors["outcome"][:, BOUNDARY] > 0).numpy()
@@ -50,8 +63,8 @@ def state_dict(stripes: Stripes) -> dict[str, Any]:
     """Positions, and the observation to come of every stripe."""
     state: dict[str, Any] = {"written": stripes.written.tolist()}
     if stripes.allocated:
-        behind = torch.from_numpy(_at(stripes, stripes.written))
-        state |= named_leaves(map_tree(lambda t: t[behind], stripes.obs), "coming")
+        coming = take(stripes.ring, _at(stripes, stripes.written))
+        state |= named_leaves(map_tree(torch.from_numpy, coming), "coming")
         state |= prefixed("seams.", stripes.seams.state_dict(stripes))
     return state
 
@@ -60,8 +73,11 @@ def load_state_dict(stripes: Stripes, state: dict[str, Any]) -> None:
     """Restore `state_dict`, after the rows."""
     stripes.written = np.asarray(state["written"], np.int64)
     if stripes.written.any():
-        behind = torch.from_numpy(_at(stripes, stripes.written))
-        assign(stripes.obs, behind, _named(stripes, state, "coming"))
+        coming = map_tree(lambda t: t.numpy(), _named(stripes, state, "coming"))
+        for env, position in enumerate(stripes.written.tolist()):
+            value = map_tree(lambda a: a[None, env : env + 1], coming)  # noqa: B023
+            rows = np.array([position % stripes.rows])
+            put(stripes.ring, slice(env, env + 1), rows, value)
         stripes.seams.load_state_dict(stripes, under("seams.", state))
 
 

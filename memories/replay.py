@@ -97,7 +97,7 @@ class Replay(Memory):
 
     def monitor(self) -> dict[str, float]:
         held = int(self.stripes.counts.sum())
-        scalars = {"fill": held / (self.stripes.size - self.stripes.num_envs)}
+        scalars = {"fill": held / (self.stripes.held * self.stripes.num_envs)}
         if self._last is not None:
             scalars["age"] = self.stripes.age(self._last)
         return scalars | self.sampler.monitor(self.env_steps)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from coach.core.batch import leaves, map_tree, rebuild
 from coach.core.layout import named_leaves, observation_layout
+from coach.memories.observations import take
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Seams:
         ends = [end for end, is_fresh in zip(ends, fresh) if is_fresh]
         if ends:
             behind = _index(stripes, [(env, position + 1) for env, position in ends])
-            self._make(stripes, ends, map_tree(lambda t: t[behind], stripes.obs))
+            self._make(stripes, ends, take(stripes.ring, behind.numpy()))
 
     def state_dict(self, stripes: Stripes) -> dict[str, Any]:
         """The seams still held, and their final observations."""
@@ -58,13 +59,13 @@ class Seams:
                 path: state[f"final.{path}" if path else "final"] for path, _ in leaves(layout)
             }
             rows = [(env, position) for env, position in state["rows"].tolist()]
-            self._make(stripes, rows, rebuild(layout, named))
+            self._make(stripes, rows, map_tree(lambda t: t.numpy(), rebuild(layout, named)))
 
     def _make(self, stripes: Stripes, rows: list[tuple[int, int]], finals: Any) -> None:
         index = _index(stripes, rows)
         stripes.outcome[index, BOUNDARY] = 1.0
         stripes.finals.drop(index.numpy())
-        stripes.finals.keep(index.numpy(), map_tree(lambda t: t.numpy(), finals))
+        stripes.finals.keep(index.numpy(), finals)
         self.rows += rows
 
 

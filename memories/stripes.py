@@ -1,9 +1,10 @@
 """Ring storage of transitions, one contiguous stripe per environment.
 
 Each observation is stored once: the next observation of a row is the observation of the row behind
-it. Where an episode ended, the row behind it belongs to the next episode, so the true final
-observation is kept in a side table. One row per stripe, the one behind the newest, holds the
-observation to come and is not part of the memory yet.
+it; of stacked pictures only the newest is (see observations.py). Where an episode ended, the row
+behind it belongs to the next episode, so the true final observation is kept in a side table. One
+row per stripe, the one behind the newest, holds the observation to come and is not part of the
+memory yet.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from coach.core.layout import (
     as_numpy,
     assign,
     observation_layout,
-    transition_bytes,
+    row_bytes,
     untouched_zeros,
 )
 from coach.core.spec import Spec
 from coach.functional.returns import n_step_returns
 from coach.memories.finals import Finals
+from coach.memories.observations import expected_bytes, margin_of, put, ring_for, take
 from coach.memories.seams import Seams
 from numpy.typing import NDArray
 from torch import Tensor
@@ -46,34 +48,37 @@ class Stripes:
     """
 
     def __init__(self, spec: Spec, num_envs: int, capacity: int) -> None:
-        self.num_envs = num_envs
-        self.rows = -(-capacity // num_envs) + 1
+        self.num_envs, self.spec = num_envs, spec
+        self.layout = observation_layout(spec.observation)
+        self.held = -(-capacity // num_envs)  # transitions of a stripe
+        self.rows = self.held + 1 + margin_of(self.layout)
         self.size = self.rows * num_envs
-        self.spec = spec
-        self.nbytes = self.size * (transition_bytes(spec) + OUTCOME_BYTES)
+        other = row_bytes(action_layout(spec.action)) + OUTCOME_BYTES
+        self.nbytes = self.size * (expected_bytes(self.layout) + other)
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
         self.seams = Seams()
 
     @property
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Transitions held per stripe."""
-        return np.minimum(self.written, self.rows - 1)
+        return np.minimum(self.written, self.held)
 
     def write(self, fragment: Batch) -> tuple[Tensor, Tensor]:
         """Copy a fragment ``[T, n]``.
 
         Returns:
-            The indices written, and the indices that are no transitions any more (the row behind
-            the newest of each stripe).
+            The indices written, and the indices that are no transitions any more.
         """
-        self.allocate()
         steps, count = fragment.reward.shape
-        if steps >= self.rows:
+        if steps > self.held:
             raise SettingError(
                 "memory.capacity",
-                f"{self.rows - 1} transitions per environment are fewer than a fragment's {steps}",
+                f"{self.held} transitions per environment are fewer than a fragment's {steps}",
                 "Raise memory.capacity or lower run.fragment_length.",
             )
+        obs, next_obs = as_numpy(fragment.obs), as_numpy(fragment.next_obs)
+        if not self.allocated:
+            self.allocate(*(map_tree(lambda a: a[:, 0], tree) for tree in (obs, next_obs)))
         first = 0 if fragment.env_ids is None else int(fragment.env_ids[0])
         envs = slice(first, first + count)
         if not fragment.continues:
@@ -84,26 +89,30 @@ class Stripes:
         self.finals.drop(index)
         reward, discount = fragment.reward.numpy().T, fragment.discount.numpy().T  # [n, T]
         boundary = fragment.boundary.numpy().T
-        obs, last = as_numpy(fragment.obs), map_tree(lambda t: t[-1].numpy(), fragment.next_obs)
+        put(self.ring, envs, rows[:-1], map_tree(lambda a: a.swapaxes(0, 1), obs))
+        put(self.ring, envs, rows[-1:], map_tree(lambda a: a[-1][:, None], next_obs))
         # A ring of `rows` and at most rows - 1 steps: one or two straight copies.
         split = min(steps, self.rows - int(rows[0]))
         for begin, end in ((0, split), (split, steps)):
             if begin < end:
                 at = (envs, slice(int(rows[begin]), int(rows[begin]) + end - begin))
-                assign(self._obs, at, map_tree(lambda a: a[begin:end].swapaxes(0, 1), obs))  # noqa: B023
                 self._action[at] = fragment.action.numpy()[begin:end].swapaxes(0, 1)
                 outcome = self._outcome[at]  # [n, steps, 3]
                 outcome[..., REWARD] = reward[:, begin:end]
                 np.equal(discount[:, begin:end], 0, out=outcome[..., TERMINATED], casting="unsafe")
                 outcome[..., BOUNDARY] = boundary[:, begin:end]
-        assign(self._obs, (envs, int(rows[steps])), last)
         self.written[envs] = start + steps
         if boundary.any():
             env, step = np.nonzero(boundary)  # [E] each
-            finals = map_tree(lambda t: t.numpy()[step, env], fragment.next_obs)
+            finals = map_tree(lambda a: a[step, env], next_obs)
             self.finals.keep(index[env, step], finals)
-        index_t = torch.from_numpy(index)
-        return index_t[:, :-1].reshape(-1), index_t[:, -1]
+        oldest = start + steps - self.held  # those before it are too old, if they are there at all
+        gone = np.arange(max(0, oldest - min(steps, self.rows - 1 - self.held)), max(0, oldest))
+        dropped = [index[:, -1:], index[:, :1] - rows[0] + gone % self.rows]
+        return (
+            torch.from_numpy(index[:, :-1].reshape(-1)),
+            torch.from_numpy(np.concatenate(dropped, 1).reshape(-1)),
+        )
 
     def gather(self, index: Tensor, gamma: float, n_step: int) -> Batch:
         """The transitions at ``index`` ``[B]`` with ``n_step`` returns and true next observations.
@@ -121,13 +130,12 @@ class Stripes:
             ended = self._outcomes[last, BOUNDARY] > 0
         behind = last + 1
         behind -= self.rows * (behind % self.rows == 0)
-        obs = map_tree(lambda rows: torch.from_numpy(rows.take(at, 0)), self._observations)
-        next_obs = map_tree(lambda rows: rows.take(behind, 0), self._observations)
+        next_obs = take(self.ring, behind)
         which = ended.nonzero()[0]
         if len(which):
             assign(next_obs, which, self.finals.of(last[which]))
         return Batch(
-            obs=obs,
+            obs=map_tree(torch.from_numpy, take(self.ring, at)),
             action=torch.from_numpy(self._actions.take(at, 0)),
             reward=reward,
             discount=discount,
@@ -166,19 +174,14 @@ class Stripes:
         """Whether anything has been stored yet."""
         return hasattr(self, "finals")
 
-    def allocate(self) -> None:
-        """Take the memory, unless that has been done."""
-        if self.allocated:
-            return
-        layout = observation_layout(self.spec.observation)
-        self._obs = as_numpy(allocate(layout, self.num_envs, self.rows, zeros=untouched_zeros))
-        self.obs = map_tree(lambda a: torch.from_numpy(a).flatten(0, 1), self._obs)
+    def allocate(self, before: Any, after: Any) -> None:
+        """Take the memory, in a form that suits observations ``[M, ...]`` and what came next."""
+        self.ring = ring_for(self.layout, self.num_envs, self.rows, before, after)
         action = allocate(
             action_layout(self.spec.action), self.num_envs, self.rows, zeros=untouched_zeros
         )
         self._action, self.action = action.numpy(), action.flatten(0, 1)
         outcome = untouched_zeros((self.num_envs, self.rows, 3), torch.float32)
         self._outcome, self.outcome = outcome.numpy(), outcome.flatten(0, 1)
-        self._observations = as_numpy(self.obs)
         self._actions, self._outcomes = self.action.numpy(), self.outcome.numpy()
-        self.finals = Finals(layout, self.size)
+        self.finals = Finals(self.layout, self.size)

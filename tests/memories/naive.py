@@ -15,6 +15,7 @@ from gymnasium import spaces
 SPECS = {
     "vector": Spec(spaces.Box(-1, 1, (3,)), spaces.Discrete(4)),
     "image": Spec(spaces.Box(0, 255, (2, 4, 4), np.uint8), spaces.Box(-1, 1, (2,))),
+    "stack": Spec(spaces.Box(0, 255, (4, 5, 5), np.uint8), spaces.Discrete(2)),
     "dict": Spec(
         spaces.Dict({"a": spaces.Box(-1, 1, (2,)), "b": spaces.Dict({"c": spaces.Discrete(5)})}),
         spaces.MultiDiscrete([3, 2]),
@@ -87,7 +88,7 @@ class World:
 
     def _step(self, env: int) -> Row:
         kind = self.rng.choice(["on", "on", "on", "end", "cut"])
-        then = self._observation()
+        then = self._next(self.obs[env])
         row = Row(
             self.obs[env],
             self._action(),
@@ -98,6 +99,13 @@ class World:
         )
         self.obs[env] = then if kind == "on" else self._observation()
         return row
+
+    def _next(self, obs: Any) -> Any:
+        """What follows; a stack of pictures moves on by one."""
+        fresh = self._observation()
+        if self.spec is SPECS["stack"]:
+            fresh[:-1] = obs[1:]
+        return fresh
 
     def _observation(self) -> Any:
         return self._random(observation_layout(self.spec.observation))

@@ -1,0 +1,160 @@
+"""Where the observations of a ring lie: each once, and of stacked pictures only the newest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from coach.core.batch import map_tree
+from coach.core.layout import untouched_zeros
+from coach.memories.finals import Finals
+from numpy.typing import NDArray
+
+_NEVER = 255  # the depth of a row that nothing has been written to
+_MOST = 16  # pictures of a stack
+
+
+class Rows(Protocol):
+    """Observations, or one key of them, in ``num_envs`` rings of ``rows`` rows."""
+
+    nbytes: int
+
+    def put(self, envs: slice, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Write ``values`` ``[n, T, ...]`` to ``rows`` ``[T]``, which follow each other."""
+
+    def take(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        """Copies ``[B, ...]`` of what was written to ``env * rows + row``."""
+
+
+class PlainRows:
+    """Every observation whole."""
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: torch.dtype, num_envs: int, rows: int
+    ) -> None:
+        self.rows = rows
+        self.values = untouched_zeros((num_envs, rows, *shape), dtype).numpy()
+        self.flat = self.values.reshape(num_envs * rows, *shape)
+        self.nbytes = self.values.nbytes
+
+    def put(self, envs: slice, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        begin = int(rows[0])
+        split = min(len(rows), self.rows - begin)  # a ring: one or two straight copies
+        self.values[envs, begin : begin + split] = values[:, :split]
+        if split < len(rows):
+            self.values[envs, : len(rows) - split] = values[:, split:]
+
+    def take(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        return self.flat.take(index, 0)
+
+
+class StackedRows:
+    """Stacks of pictures of which each is the one before, moved on by one picture.
+
+    Of a stack only the newest picture is kept, and the older ones are found in the rows before it.
+    Where a stack does not go on from the row before, as at the start of an episode, its older
+    pictures are kept beside the ring. So what comes out is what went in, whatever that was.
+
+    Args:
+        shape: ``[K, height, width]``, oldest picture first.
+        num_envs: number of rings.
+        rows: of each; the oldest ``K - 1`` must not be asked for, their pictures may be gone.
+    """
+
+    def __init__(self, shape: tuple[int, ...], num_envs: int, rows: int) -> None:
+        self.rows, self.last = rows, shape[0] - 1
+        size = num_envs * rows
+        self.pictures = untouched_zeros((size, *shape[1:]), torch.uint8).numpy()
+        #: Rows since the stack began that a row's pictures come from, at most ``K - 1``.
+        self.depth = np.full(size, _NEVER, np.uint8)
+        self.older = Finals(((self.last, *shape[1:]), torch.uint8), size)
+        self.nbytes = self.pictures.nbytes + self.depth.nbytes + 4 * size
+        self._ago = np.arange(self.last, -1, -1)
+
+    def put(self, envs: slice, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        for env, stacks in zip(range(envs.start, envs.stop), values):
+            self._put(env * self.rows, rows, stacks)
+
+    def take(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        row = index % self.rows
+        places = (index - row)[:, None] + (row[:, None] - self._ago) % self.rows  # [B, K]
+        stacks = self.pictures.take(places, 0)
+        depth = self.depth[index]
+        shallow = (depth < self.last).nonzero()[0]
+        if len(shallow):
+            begins = places[shallow, self.last - depth[shallow]]
+            older = self.older.of(begins)
+            for number, pictures in zip(shallow.tolist(), older):
+                since = int(depth[number])
+                stacks[number, : self.last - since] = pictures[since:]
+        return stacks
+
+    def _put(self, base: int, rows: NDArray[np.int64], stacks: NDArray[Any]) -> None:
+        index = base + rows
+        previous = base + (int(rows[0]) - 1) % self.rows
+        depth = int(self.depth[previous])
+        before = None if depth == _NEVER else self.take(np.array([previous]))[0]
+        depths = []
+        for stack in stacks:
+            goes_on = before is not None and np.array_equal(stack[:-1], before[1:])
+            depth = min(depth + 1, self.last) if goes_on else 0
+            depths.append(depth)
+            before = stack
+        self.older.drop(index)
+        found = np.array(depths, np.uint8)
+        begins = found == 0
+        if begins.any():
+            self.older.keep(index[begins], stacks[begins, :-1])
+        self.pictures[index] = stacks[:, -1]
+        self.depth[index] = found
+
+
+def could_be_stack(layout: Any) -> bool:
+    """Whether a leaf of an observation layout has the form of stacked pictures."""
+    shape, dtype = layout
+    return dtype == torch.uint8 and len(shape) == 3 and 2 <= shape[0] <= min(_MOST, *shape[1:])
+
+
+def margin_of(layout: Any) -> int:
+    """Rows beyond those held that stacks need, if any of the leaves should be one."""
+    if isinstance(layout, dict):
+        return max((margin_of(inner) for inner in layout.values()), default=0)
+    return layout[0][0] - 1 if could_be_stack(layout) else 0
+
+
+def expected_bytes(layout: Any) -> int:
+    """Bytes of an observation in a ring; three channels are taken for colours, more for a stack."""
+    if isinstance(layout, dict):
+        return sum(expected_bytes(inner) for inner in layout.values())
+    shape, dtype = layout
+    if could_be_stack(layout) and shape[0] > 3:
+        return math.prod(shape[1:]) + 5
+    size: int = math.prod(shape) * dtype.itemsize
+    return size
+
+
+def ring_for(layout: Any, num_envs: int, rows: int, before: Any, after: Any) -> Any:
+    """A tree of `Rows`, chosen by what observations ``[M, ...]`` were followed by."""
+    if isinstance(layout, dict):
+        return {
+            key: ring_for(inner, num_envs, rows, before[key], after[key])
+            for key, inner in layout.items()
+        }
+    shape, dtype = layout
+    if could_be_stack(layout) and len(before):
+        moved_on = [np.array_equal(b[1:], a[:-1]) for b, a in zip(before[:_MOST], after)]
+        if 2 * sum(moved_on) >= len(moved_on):
+            return StackedRows(shape, num_envs, rows)
+    return PlainRows(shape, dtype, num_envs, rows)
+
+
+def put(ring: Any, envs: slice, rows: NDArray[np.int64], values: Any) -> None:
+    """`Rows.put`, leaf by leaf."""
+    map_tree(lambda leaf, value: leaf.put(envs, rows, value), ring, values)
+
+
+def take(ring: Any, index: NDArray[np.int64]) -> Any:
+    """`Rows.take`, leaf by leaf."""
+    return map_tree(lambda leaf: leaf.take(index), ring)

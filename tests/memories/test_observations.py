@@ -1,0 +1,90 @@
+"""Stacks of pictures come out as they went in, while only their newest pictures are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from coach.memories.observations import PlainRows, StackedRows, expected_bytes, ring_for
+from coach.memories.stripes import Stripes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive import SPECS, World
+from numpy.typing import NDArray
+
+SHAPE, ROWS = (3, 4, 4), 9
+HELD = ROWS - (SHAPE[0] - 1)  # the oldest rows of a full ring have lost their older pictures
+
+
+def picture(rng: np.random.Generator) -> NDArray[np.uint8]:
+    return rng.integers(0, 256, SHAPE[1:], np.uint8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=15),
+    st.integers(0, 1000),
+)
+def test_whatever_is_put_is_taken(blocks: list[tuple[int, int]], seed: int) -> None:
+    """Stacks that move on, that begin anew, and that have nothing to do with each other."""
+    rng = np.random.default_rng(seed)
+    ring, envs = StackedRows(SHAPE, 2, ROWS), 2
+    kept: list[NDArray[np.uint8]] = []  # [2, K, H, W] of every position
+    stack = rng.integers(0, 256, (envs, *SHAPE), np.uint8)
+    for steps, kind in blocks:
+        block = []
+        for _ in range(steps):
+            for env in range(envs):
+                if kind == 3 or rng.random() < 0.2:
+                    stack[env] = rng.integers(0, 256, SHAPE, np.uint8)
+                elif kind == 2 and rng.random() < 0.3:
+                    stack[env] = picture(rng)  # repeated, as at the start of an episode
+                else:
+                    stack[env] = np.concatenate([stack[env, 1:], picture(rng)[None]])
+            block.append(stack.copy())
+        rows = (len(kept) + np.arange(steps)) % ROWS
+        ring.put(slice(0, envs), rows, np.stack(block, 1))
+        kept += block
+        positions = np.arange(max(0, len(kept) - HELD), len(kept))
+        for env in range(envs):
+            taken = ring.take(env * ROWS + positions % ROWS)
+            assert np.array_equal(taken, np.stack([kept[p][env] for p in positions]))
+
+
+def test_a_row_that_is_written_again_counts() -> None:
+    rng = np.random.default_rng(0)
+    ring = StackedRows(SHAPE, 1, ROWS)
+    first, other = rng.integers(0, 256, (2, *SHAPE), np.uint8)
+    ring.put(slice(0, 1), np.array([0]), first[None, None])
+    coming = np.concatenate([first[1:], picture(rng)[None]])
+    for value in (coming, other, coming):
+        ring.put(slice(0, 1), np.array([1]), value[None, None])
+        assert np.array_equal(ring.take(np.array([0, 1])), [first, value])
+
+
+def test_the_form_follows_what_is_seen() -> None:
+    layout, rng = (SHAPE, torch.uint8), np.random.default_rng(0)
+    before = rng.integers(0, 256, (6, *SHAPE), np.uint8)
+    after = np.concatenate([before[:, 1:], before[:, :1]], 1)
+    assert isinstance(ring_for(layout, 1, ROWS, before, after), StackedRows)
+    assert isinstance(ring_for(layout, 1, ROWS, before, before), PlainRows)
+    vector = ((3,), torch.float32)
+    assert isinstance(ring_for(vector, 1, ROWS, before, after), PlainRows)
+
+
+def test_a_stack_costs_one_picture() -> None:
+    assert expected_bytes(((4, 84, 84), torch.uint8)) < 1.01 * 84 * 84
+    stripes, world = Stripes(SPECS["stack"], 1, 1_000), World(SPECS["stack"], 1, 0)
+    stripes.write(world.fragment(8))
+    assert isinstance(stripes.ring, StackedRows)
+    assert stripes.ring.nbytes == (1_000 + 1 + 3) * (25 + 5)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_rows_that_are_too_old_are_reported(steps: int) -> None:
+    stripes, world = Stripes(SPECS["stack"], 2, 16), World(SPECS["stack"], 2, 0)
+    held: set[int] = set()
+    for _ in range(20):
+        added, dropped = stripes.write(world.fragment(steps))
+        held = (held | set(added.tolist())) - set(dropped.tolist())
+        assert len(held) == int(stripes.counts.sum())
