@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PRESET ?= CartPole_PPO
-WORKLOADS ?= W1 W2 W3
+WORKLOADS ?= W1 W2 W3 W4 W5
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: train test learn lint bench wheel clean help
@@ -39,9 +39,10 @@ wheel: $(BIN)/coach ## Build a wheel into dist/.
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . > /dev/null
 	@ls dist
 
-bench: $(BIN)/coach ## Compare the speed with other frameworks (WORKLOADS="W1 W2 W3").
+bench: $(BIN)/coach ## Compare the speed with other frameworks (WORKLOADS="W1 W2 W3 W4 W5").
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/run.py $(WORKLOADS)
+	$(BIN)/python benchmarks/replay.py
 
 clean: ## Remove what was built and installed; runs stay.
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

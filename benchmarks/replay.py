@@ -84,7 +84,7 @@ def _compare(kind: str, rounds: int, pythons: list[str]) -> None:
             *(f"{ratio:.2f}" if name != "coach" else "" for ratio in ratios),
             f"{runs[0]['bytes']:,.0f}",
         )
-    Console().print(table)
+    Console(width=max(Console().width, 120)).print(table)
 
 
 def _run(command: list[str]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
+_WIDE = 120  # characters of a table, also where it goes to a file
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _compare(workload: str, peers: list[str], rounds: int, scale: float, peer_py
             f"{median(run['memory'] for run in mine):,.0f}",
             " ".join(f"{run['return']:.0f}" for run in mine),
         )
-    console = Console()
+    console = Console(width=max(Console().width, _WIDE))
     console.print(table)
     share = median(run["speed"] for run in ours) / floor["speed"]
     console.print(
