@@ -18,15 +18,20 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # imports slowly
+        from tensorboard.compat.proto.summary_pb2 import Summary  # these import slowly
+        from torch.utils.tensorboard import SummaryWriter
 
+        self._summary = Summary
         self.writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def scalars(self, values: Mapping[str, float | None], step: int) -> None:
-        """Write numbers by tag; ``None`` is left out."""
-        for tag, value in values.items():
-            if value is not None:
-                self.writer.add_scalar(tag, value, step)
+        """Write numbers by tag, as one event; ``None`` is left out."""
+        found = [
+            self._summary.Value(tag=tag, simple_value=value)
+            for tag, value in values.items()
+            if value is not None
+        ]
+        self._add(self._summary(value=found), step)
 
     def text(self, tag: str, text: str, step: int = 0) -> None:
         """Write preformatted text."""
@@ -47,9 +52,12 @@ class TensorBoard:
             for name, value in _flatten(settings)
         }
         for summary in hparams(flat, dict(results)):  # type: ignore[no-untyped-call]
-            self.writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+            self._add(summary)
         for tag, value in results.items():
             self.writer.add_scalar(tag, value)
+
+    def _add(self, summary: Any, step: int | None = None) -> None:
+        self.writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
     def flush(self) -> None:
         """Hand what is buffered to the operating system."""
