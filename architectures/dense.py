@@ -53,10 +53,7 @@ class Dense(nn.Module):
             return inputs
         if self.norms or self.name not in _BY_HAND or inputs.dim() != 2:
             return self._plain(inputs)
-        if torch.is_grad_enabled():
-            outputs: Tensor = _Stack.apply(inputs, self.name, *parameters)  # type: ignore[no-untyped-call]
-            return outputs
-        return _run(inputs, self.name, parameters)[-1]
+        return _stack(inputs, self.name, parameters)
 
     def _plain(self, outputs: Tensor) -> Tensor:
         for number, linear in enumerate(self.linears):
@@ -80,41 +77,35 @@ def ensemble_of_stacks(inputs: Tensor, activation: str, parameters: Sequence[Ten
         activation: behind each layer; see `by_hand`.
         parameters: weight ``[E, in, out]`` and bias ``[E, 1, out]`` of each layer.
     """
+    return _stack(inputs, activation, parameters)
+
+
+def _stack(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
     if torch.is_grad_enabled():
-        outputs: Tensor = _Ensemble.apply(inputs, activation, *parameters)  # type: ignore[no-untyped-call]
+        outputs: Tensor = _Stack.apply(inputs, activation, *parameters)  # type: ignore[no-untyped-call]
         return outputs
-    return _run_ensemble(inputs, activation, parameters)[-1]
+    return _run(inputs, activation, parameters)[-1]
 
 
 def _run(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[Tensor]:
     """The input and every layer's output."""
+    act = torch.relu_ if activation == "relu" else torch.tanh_
     outputs = [inputs]
     for weight, bias in zip(parameters[::2], parameters[1::2]):
-        outputs.append(_activate_(activation, functional.linear(outputs[-1], weight, bias)))
+        last = outputs[-1]
+        outputs.append(
+            act(
+                functional.linear(last, weight, bias)
+                if last.dim() == 2
+                else torch.baddbmm(bias, last, weight)
+            )
+        )
     return outputs
-
-
-def _run_ensemble(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[Tensor]:
-    outputs = [inputs]
-    for weight, bias in zip(parameters[::2], parameters[1::2]):
-        outputs.append(_activate_(activation, torch.baddbmm(bias, outputs[-1], weight)))
-    return outputs
-
-
-def _activate_(activation: str, values: Tensor) -> Tensor:
-    return torch.relu_(values) if activation == "relu" else torch.tanh_(values)
-
-
-def _through(activation: str, gradient: Tensor, output: Tensor) -> Tensor:
-    """The gradient before an activation, from that behind it and the activation's output."""
-    if activation == "relu":
-        before: Tensor = torch.ops.aten.threshold_backward(gradient, output, 0)
-    else:
-        before = torch.ops.aten.tanh_backward(gradient, output)
-    return before
 
 
 class _Stack(torch.autograd.Function):
+    """One stack ``[B, in]``, whose weights are ``[out, in]``, or an ensemble ``[E, B, in]``."""
+
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, activation: str, *parameters: Tensor) -> Tensor:
         outputs = _run(inputs, activation, parameters)
@@ -125,39 +116,22 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        outputs, weights = _halves(ctx.saved_tensors)
+        saved = ctx.saved_tensors
+        depth = len(saved) // 2
+        outputs, weights = saved[: depth + 1], saved[depth + 1 :]
+        single = gradient.dim() == 2
         gradients: list[Tensor | None] = []
-        for layer in range(len(weights) - 1, -1, -1):
-            gradient = _through(ctx.activation, gradient, outputs[layer + 1])
-            gradients += [gradient.sum(0), gradient.t() @ outputs[layer]]
+        for layer in range(depth - 1, -1, -1):
+            output, before = outputs[layer + 1], outputs[layer]
+            if ctx.activation == "relu":
+                gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+            else:
+                gradient = torch.ops.aten.tanh_backward(gradient, output)
+            if single:
+                gradients += [gradient.sum(0), gradient.t() @ before]
+            else:
+                gradients += [gradient.sum(1, keepdim=True), before.transpose(1, 2) @ gradient]
             if layer or ctx.needs_input_grad[0]:
-                gradient = gradient @ weights[layer]
+                weight = weights[layer]
+                gradient = gradient @ (weight if single else weight.transpose(1, 2))
         return (gradient if ctx.needs_input_grad[0] else None, None, *reversed(gradients))
-
-
-class _Ensemble(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, activation: str, *parameters: Tensor) -> Tensor:
-        outputs = _run_ensemble(inputs, activation, parameters)
-        ctx.activation = activation
-        ctx.save_for_backward(*outputs, *parameters[::2])
-        return outputs[-1]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        outputs, weights = _halves(ctx.saved_tensors)
-        gradients: list[Tensor | None] = []
-        for layer in range(len(weights) - 1, -1, -1):
-            gradient = _through(ctx.activation, gradient, outputs[layer + 1])
-            gradients.append(gradient.sum(1, keepdim=True))
-            gradients.append(outputs[layer].transpose(1, 2) @ gradient)
-            if layer or ctx.needs_input_grad[0]:
-                gradient = gradient @ weights[layer].transpose(1, 2)
-        return (gradient if ctx.needs_input_grad[0] else None, None, *reversed(gradients))
-
-
-def _halves(saved: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """The input and outputs of all layers, and their weights."""
-    depth = len(saved) // 2
-    return saved[: depth + 1], saved[depth + 1 :]

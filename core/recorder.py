@@ -22,6 +22,7 @@ T = TypeVar("T")
 MOST_BYTES = 8 * 2**20
 #: Recordings of one recorder. Shapes that go on changing are better not recorded.
 MOST_RECORDINGS = 16
+_MOST_SHAPES = 256  # that are remembered
 # Replays after which it is clear whether they pay, and the share of a function's time that does.
 _JUDGED_AT, _WORTHWHILE = 16, 0.95
 _ALIGNMENT = 64  # of all memory that comes from torch
@@ -85,6 +86,8 @@ class Recorder:
             return function(_aligned(inputs))
         key = (name, *[(tensor.shape, tensor.dtype) for tensor in inputs])
         if key not in self._known:  # shapes that come once are not worth it
+            if len(self._known) >= _MOST_SHAPES:
+                self.refused[name] = f"its inputs come in more than {_MOST_SHAPES} shapes"
             self._known[key] = None
             return function(_aligned(inputs))
         known = self._known[key]

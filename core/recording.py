@@ -186,6 +186,7 @@ class _Memory:
         return kept
 
     def _settle(self, fixed: set[Place], pool: list[torch.UntypedStorage]) -> None:
+        """Find a home for every place: one that is free from its first use to its last."""
         begins: dict[Place, int] = {}
         ends: dict[Place, int] = {}
         storages: dict[Place, torch.UntypedStorage] = {}
