@@ -99,3 +99,33 @@ def test_mapping_leaves_the_original_alone() -> None:
 def test_being_there_already_costs_nothing() -> None:
     batch = fragment()
     assert batch.to("cpu").reward is batch.reward
+
+
+def test_pieces_are_its_rows_in_order() -> None:
+    whole = fragment(7, 1).flatten()
+    pieces = list(whole.split(3))
+    assert [len(piece) for piece in pieces] == [3, 3, 1]
+    for name in ("reward", "action", "boundary"):
+        parts = [getattr(piece, name) for piece in pieces]
+        assert torch.equal(torch.cat(parts), getattr(whole, name))
+    inner = [piece.obs["b"]["c"] for piece in pieces]
+    assert torch.equal(torch.cat(inner), whole.obs["b"]["c"])
+    assert pieces[0].weight is None
+    assert next(iter(whole.split(7))) is whole
+
+
+def test_its_tensors_make_the_same_batch_again() -> None:
+    whole = fragment()
+    again = whole.rebuilt([tensor + 1 for tensor in whole.tensors()])
+    assert torch.equal(again.obs["b"]["c"], whole.obs["b"]["c"] + 1)
+    assert torch.equal(again.reward, whole.reward + 1)
+    assert again.weight is None
+
+
+def test_the_order_of_keys_makes_no_difference() -> None:
+    one = fragment()
+    other = fragment()
+    one.extras = {"x": torch.ones(2), "y": torch.zeros(2)}
+    other.extras = {"y": torch.zeros(2), "x": torch.ones(2)}
+    assert all(map(torch.equal, one.tensors(), other.tensors()))
+    assert other.rebuilt(one.tensors()).extras["y"].tolist() == [0, 0]

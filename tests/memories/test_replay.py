@@ -145,3 +145,25 @@ def test_another_ratio_on_resuming_owes_no_burst_and_gives_no_pause() -> None:
         assert not list(after.batches(lambda batch: batch))
         after.write(World(spec, 2, 0).fragment(4))
         assert len(list(after.batches(lambda batch: batch))) == 8 * ratio
+
+
+@pytest.mark.parametrize("envs", [1, 3])
+def test_minibatches_drawn_at_once_are_those_drawn_singly(
+    envs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn() -> list[Batch]:
+        memory, world = replay(envs, updates_per_step=1.5, seed=5), World(SPEC, envs, 0)
+        batches: list[Batch] = []
+        for _ in range(4):
+            memory.write(world.fragment(4))
+            batches += memory.batches(lambda batch: batch)
+        return batches
+
+    at_once = drawn()
+    monkeypatch.setattr("coach.memories.replay._AT_ONCE_BYTES", 1)
+    singly = drawn()
+    assert len(at_once) == len(singly) > 20
+    for one, two in zip(at_once, singly):
+        assert torch.equal(one.index, two.index)  # type: ignore[arg-type]
+        assert torch.equal(one.obs, two.obs)
+        assert torch.equal(one.next_obs, two.next_obs)
