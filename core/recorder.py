@@ -181,4 +181,7 @@ def _aligned(inputs: Sequence[Tensor]) -> list[Tensor]:
 
     Kernels may round differently on memory that starts elsewhere.
     """
-    return [t.clone() if t.is_cpu and t.data_ptr() % _ALIGNMENT else t for t in inputs]
+    return [
+        t.clone() if t.is_cpu and t.is_floating_point() and t.data_ptr() % _ALIGNMENT else t
+        for t in inputs
+    ]

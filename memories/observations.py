@@ -27,6 +27,18 @@ class Rows(Protocol):
     def take(self, index: NDArray[np.int64]) -> NDArray[Any]:
         """Copies ``[B, ...]`` of what was written to ``env * rows + row``."""
 
+    def both(
+        self,
+        index: NDArray[np.int64],
+        behind: NDArray[np.int64],
+        ended: NDArray[np.intp],
+        finals: NDArray[Any],
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Observations at ``index`` and, to be read only, those behind ``[B]``.
+
+        For the entries ``ended`` what comes behind is among ``finals`` instead.
+        """
+
 
 class PlainRows:
     """Every observation whole."""
@@ -48,6 +60,15 @@ class PlainRows:
 
     def take(self, index: NDArray[np.int64]) -> NDArray[Any]:
         return self.flat.take(index, 0)
+
+    def both(
+        self,
+        index: NDArray[np.int64],
+        behind: NDArray[np.int64],
+        ended: NDArray[np.intp],
+        finals: NDArray[Any],
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        return _apart(self, index, behind, ended, finals)
 
 
 class StackedRows:
@@ -72,14 +93,40 @@ class StackedRows:
         self.older = Finals(((self.last, *shape[1:]), torch.uint8), size)
         self.nbytes = self.pictures.nbytes + self.depth.nbytes + 4 * size
         self._ago = np.arange(self.last, -1, -1)
+        self._ago_and_next = np.arange(self.last, -2, -1)
 
     def put(self, envs: slice, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
         for env, stacks in zip(range(envs.start, envs.stop), values):
             self._put(env * self.rows, rows, stacks)
 
     def take(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        return self._take(index, self._ago)
+
+    def both(
+        self,
+        index: NDArray[np.int64],
+        behind: NDArray[np.int64],
+        ended: NDArray[np.intp],
+        finals: NDArray[Any],
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        # All but one of the pictures are the same, so where stacks move on they share their memory.
+        begins = self.depth[behind] == 0
+        begins[ended] = False
+        together = self._take(index, self._ago_and_next)  # [B, K + 1]
+        after = together[:, 1:]
+        moved_on = np.array_equal(behind, self._behind(index)) and not begins.any()
+        if not moved_on or not np.array_equal(after[ended, :-1], finals[:, :-1]):
+            return _apart(self, index, behind, ended, finals)
+        after[ended, -1] = finals[:, -1]
+        return together[:, :-1], after
+
+    def _behind(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         row = index % self.rows
-        places = (index - row)[:, None] + (row[:, None] - self._ago) % self.rows  # [B, K]
+        return index - row + (row + 1) % self.rows
+
+    def _take(self, index: NDArray[np.int64], ago: NDArray[np.int64]) -> NDArray[Any]:
+        row = index % self.rows
+        places = (index - row)[:, None] + (row[:, None] - ago) % self.rows  # [B, K]
         stacks = self.pictures.take(places, 0)
         depth = self.depth[index]
         shallow = (depth < self.last).nonzero()[0]
@@ -109,6 +156,18 @@ class StackedRows:
             self.older.keep(index[begins], stacks[begins, :-1])
         self.pictures[index] = stacks[:, -1]
         self.depth[index] = found
+
+
+def _apart(
+    rows: Rows,
+    index: NDArray[np.int64],
+    behind: NDArray[np.int64],
+    ended: NDArray[np.intp],
+    finals: NDArray[Any],
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    after = rows.take(behind)
+    after[ended] = finals
+    return rows.take(index), after
 
 
 def could_be_stack(layout: Any) -> bool:
@@ -158,3 +217,18 @@ def put(ring: Any, envs: slice, rows: NDArray[np.int64], values: Any) -> None:
 def take(ring: Any, index: NDArray[np.int64]) -> Any:
     """`Rows.take`, leaf by leaf."""
     return map_tree(lambda leaf: leaf.take(index), ring)
+
+
+def both(
+    ring: Any,
+    index: NDArray[np.int64],
+    behind: NDArray[np.int64],
+    ended: NDArray[np.intp],
+    finals: Any,
+) -> tuple[Any, Any]:
+    """`Rows.both`, leaf by leaf."""
+    if not isinstance(ring, dict):
+        pair: tuple[Any, Any] = ring.both(index, behind, ended, finals)
+        return pair
+    pairs = {key: both(leaf, index, behind, ended, finals[key]) for key, leaf in ring.items()}
+    return {key: one for key, (one, _) in pairs.items()}, {k: two for k, (_, two) in pairs.items()}

@@ -19,7 +19,6 @@ from coach.core.layout import (
     action_layout,
     allocate,
     as_numpy,
-    assign,
     observation_layout,
     row_bytes,
     untouched_zeros,
@@ -27,7 +26,7 @@ from coach.core.layout import (
 from coach.core.spec import Spec
 from coach.functional.returns import n_step_returns
 from coach.memories.finals import Finals
-from coach.memories.observations import expected_bytes, margin_of, put, ring_for, take
+from coach.memories.observations import both, expected_bytes, margin_of, put, ring_for
 from coach.memories.seams import Seams
 from numpy.typing import NDArray
 from torch import Tensor
@@ -130,12 +129,10 @@ class Stripes:
             ended = self._outcomes[last, BOUNDARY] > 0
         behind = last + 1
         behind -= self.rows * (behind % self.rows == 0)
-        next_obs = take(self.ring, behind)
         which = ended.nonzero()[0]
-        if len(which):
-            assign(next_obs, which, self.finals.of(last[which]))
+        obs, next_obs = both(self.ring, at, behind, which, self.finals.of(last[which]))
         return Batch(
-            obs=map_tree(torch.from_numpy, take(self.ring, at)),
+            obs=map_tree(torch.from_numpy, obs),
             action=torch.from_numpy(self._actions.take(at, 0)),
             reward=reward,
             discount=discount,
