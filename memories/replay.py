@@ -122,7 +122,7 @@ class Replay(Memory):
 
     def pending_bytes(self, saved: list[int]) -> int:
         new = int(self.stripes.written.sum()) - sum(saved)
-        return new * (self.stripes.nbytes // self.stripes.size)
+        return new * self.stripes.saved_bytes
 
     def oldest(self) -> list[int]:
         oldest: list[int] = (self.stripes.written - self.stripes.counts).tolist()

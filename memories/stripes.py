@@ -54,6 +54,8 @@ class Stripes:
         self.size = self.rows * num_envs
         other = row_bytes(action_layout(spec.action)) + OUTCOME_BYTES
         self.nbytes = self.size * (expected_bytes(self.layout) + other)
+        #: Bytes of a row on disk, where stacks are whole.
+        self.saved_bytes = row_bytes(self.layout) + other
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
         self.seams = Seams()
 
