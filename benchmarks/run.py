@@ -50,7 +50,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is run")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the workload's steps")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter with the peers")
+    parser.add_argument(
+        "--one-cpu", action="store_true", help="keep every run on one CPU; SBX uses all otherwise"
+    )
     options = parser.parse_args()
+    if options.one_cpu:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # runs inherit it
     unknown = set(options.workloads) - set(WORKLOADS)
     if unknown:
         parser.error(f"unknown workload {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
