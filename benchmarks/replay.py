@@ -28,7 +28,7 @@ PICTURES, ATARI_BATCH = 50_000, 32
 KINDS = {"vector": "uniform", "prioritized": "prioritized", "atari": "uniform, pictures"}
 PEERS = {
     "sb3": ("stable_baselines3", ("vector", "atari")),
-    "cpprb": ("cpprb", ("vector", "prioritized", "atari")),
+    "cpprb": ("cpprb", ("vector", "prioritized")),
     "tianshou": ("tianshou", ("vector", "prioritized")),
 }
 BOX, ACTIONS = spaces.Box(-1, 1, (OBS,), np.float32), spaces.Box(-1, 1, (ACTION,), np.float32)
@@ -191,7 +191,7 @@ class Coach(Memory):
             capacity=200_000 if pictures else CAPACITY,
             batch_size=ATARI_BATCH if pictures else BATCH,
             warmup=0,
-            updates_per_step=1e-12,  # none are owed, so they are asked for one by one
+            updates_per_step=1.0,  # more are owed than will be drawn
             sampler=Prioritized() if kind == "prioritized" else Uniform(),
         )
         self.one = _empty(Batch, spec, 1)
@@ -217,7 +217,7 @@ class Coach(Memory):
 
     def draw(self) -> None:
         if self.stream is None:
-            self.stream = self.memory.batches(lambda batch: batch, lambda: True)
+            self.stream = self.memory.batches(lambda batch: batch)
         batch = next(self.stream)
         if self.kind == "prioritized":
             self.memory.feedback(batch, batch.reward.abs() + 0.1)
@@ -278,32 +278,18 @@ class Cpprb(Memory):
     def __init__(self, kind: str) -> None:
         import cpprb
 
-        pictures = kind == "atari"
-        self.prioritized, self.batch = kind == "prioritized", ATARI_BATCH if pictures else BATCH
-        shape, dtype = ((4, 84, 84), np.uint8) if pictures else ((OBS,), np.float32)
-        entries = {
-            "obs": {"shape": shape, "dtype": dtype},
-            "act": {"shape": () if pictures else (ACTION,)},
-            "rew": {},
-            "done": {},
-        }
+        self.prioritized = kind == "prioritized"
+        entries = {"obs": {"shape": (OBS,)}, "act": {"shape": (ACTION,)}, "rew": {}, "done": {}}
         kinds = cpprb.PrioritizedReplayBuffer if self.prioritized else cpprb.ReplayBuffer
-        more = {"stack_compress": "obs"} if pictures else {}
-        size = 200_000 if pictures else CAPACITY
-        if pictures:
-            entries["obs"] = {"shape": (84, 84, 4), "dtype": dtype}
-        self.pictures, self.size = pictures, size
-        self.buffer = kinds(size, entries, next_of="obs", **more)
+        self.buffer = kinds(CAPACITY, entries, next_of="obs")
 
     def add(self, obs: Any, action: Any, reward: float, then: Any, ended: bool) -> None:
-        if self.pictures:
-            obs, then = obs.transpose(1, 2, 0), then.transpose(1, 2, 0)
         self.buffer.add(obs=obs, act=action, rew=reward, next_obs=then, done=ended)
         if ended:
             self.buffer.on_episode_end()
 
     def draw(self) -> None:
-        drawn = self.buffer.sample(self.batch)
+        drawn = self.buffer.sample(BATCH)
         if self.prioritized:
             self.buffer.update_priorities(drawn["indexes"], np.abs(drawn["rew"]).ravel() + 0.1)
 
