@@ -48,7 +48,7 @@ class Dense(nn.Module):
         self.width = widths[-1]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        parameters = [p for linear in self.linears for p in (linear.weight, linear.bias)]
+        parameters: list[Any] = [p for li in self.linears for p in (li.weight, li.bias)]
         if not parameters:
             return inputs
         if self.norms or self.name not in _BY_HAND or inputs.dim() != 2:

@@ -189,7 +189,8 @@ def expected_bytes(layout: Any) -> int:
         return sum(expected_bytes(inner) for inner in layout.values())
     shape, dtype = layout
     if could_be_stack(layout) and shape[0] > 3:
-        return math.prod(shape[1:]) + 5
+        picture: int = math.prod(shape[1:])
+        return picture + 5  # how deep the stack is, and where its older pictures are
     size: int = math.prod(shape) * dtype.itemsize
     return size
 

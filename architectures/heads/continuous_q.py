@@ -71,7 +71,7 @@ class ContinuousQ(Head):
         return values
 
     def _hidden(self, inputs: Tensor) -> Tensor:
-        linears = [layer for layer in self.layers[:-1] if isinstance(layer, EnsembleLinear)]
+        linears = [layer for layer in self.layers if isinstance(layer, EnsembleLinear)][:-1]
         # Written out, gradients of frozen weights cannot be told from wanted ones; a recording
         # leaves them out, and only on CPU there is one.
         if not linears or not by_hand(self.activation) or not inputs.is_cpu:
