@@ -50,7 +50,9 @@ def test_a_failed_worker_is_reported_and_replaced(
     run.train()
     assert run.clock.env_steps >= 300
     told = console.export_text()
-    assert told.count("failed and is restarted") == 2
+    # Where nobody waits for a worker, the others may take the last steps before its silence counts.
+    least = 1 if mode == "async" and how == "hang" else 2
+    assert least <= told.count("failed and is restarted") <= 2
     assert WORDS[how] in told
     assert not list((tmp_path / "tickets").iterdir())
 
