@@ -17,8 +17,6 @@ from typing import Any
 
 import psutil
 import torch
-from coach.core.batch import Batch
-from coach.core.layout import action_layout, allocate, observation_layout
 from coach.core.spec import Spec
 from coach.memories.replay import Replay
 from coach.memories.samplers.prioritized import Prioritized
@@ -27,6 +25,7 @@ from coach.runners.loop import train
 from coach.runners.training import start
 from gymnasium import spaces
 from modes import settings_of
+from replay import empty_fragment
 from rich.console import Console
 from rich.table import Table
 from worlds import World, named
@@ -69,7 +68,8 @@ def _fill() -> None:
         for sampler in (Uniform(), Prioritized())
     ]
     streams = [memory.batches(lambda batch: batch, lambda: True) for memory in memories]
-    many, few = _fragment(1_000), _fragment(FRAGMENT)
+    many, few = empty_fragment(SPEC, 1_000), empty_fragment(SPEC, FRAGMENT)
+    many.reward[:] = torch.rand(1_000, 1)
     for share in (0.01, 0.1, 1.0):
         for memory in memories:
             while memory.env_steps < share * CAPACITY:
@@ -87,19 +87,6 @@ def _fill() -> None:
         write = (perf_counter() - begin) / REPEATS * 1e6
         table.add_row(f"{share:.0%}", *(f"{value:,.0f}" for value in (write, *spent)))
     Console().print(table)
-
-
-def _fragment(steps: int) -> Batch:
-    layout = observation_layout(SPEC.observation)
-    return Batch(
-        obs=allocate(layout, steps, 1),
-        action=allocate(action_layout(SPEC.action), steps, 1),
-        reward=torch.rand(steps, 1),
-        discount=torch.ones(steps, 1),
-        next_obs=allocate(layout, steps, 1),
-        boundary=torch.zeros(steps, 1, dtype=torch.bool),
-        env_ids=torch.arange(1),
-    )
 
 
 def _envs() -> None:

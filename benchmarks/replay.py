@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
@@ -147,7 +148,7 @@ def _steps(kind: str, rng: np.random.Generator) -> Any:
         number += 1
 
 
-class Memory:
+class Memory(ABC):
     """What is measured.
 
     Args:
@@ -157,17 +158,17 @@ class Memory:
     #: Transitions to fill it with before measuring, one by one.
     fill = CAPACITY
 
+    @abstractmethod
     def add(self, obs: Any, action: Any, reward: float, then: Any, ended: bool) -> None:
         """Store a transition."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self) -> None:
         """Draw a minibatch; if prioritized, hand priorities back."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bytes(self) -> float:
         """Of a transition."""
-        raise NotImplementedError
 
 
 class Coach(Memory):
@@ -176,7 +177,6 @@ class Coach(Memory):
     fill = 0
 
     def __init__(self, kind: str) -> None:
-        from coach.core.batch import Batch
         from coach.core.spec import Spec
         from coach.memories.replay import Replay
         from coach.memories.samplers.prioritized import Prioritized
@@ -194,14 +194,14 @@ class Coach(Memory):
             updates_per_step=1.0,  # more are owed than will be drawn
             sampler=Prioritized() if kind == "prioritized" else Uniform(),
         )
-        self.one = _empty(Batch, spec, 1)
+        self.one = empty_fragment(spec, 1)
         self.arrays = {
             name: getattr(self.one, name).numpy()
             for name in ("obs", "action", "reward", "discount", "next_obs", "boundary")
         }
         if not pictures:
             rng = np.random.default_rng(0)
-            many = _empty(Batch, spec, 1_000)
+            many = empty_fragment(spec, 1_000)
             many.obs[:] = torch.from_numpy(rng.random((1_000, 1, OBS), np.float32))
             many.boundary[-1] = True
             for _ in range(CAPACITY // 1_000):
@@ -229,11 +229,13 @@ class Coach(Memory):
         return self.memory.nbytes / held.size + tables / rows
 
 
-def _empty(batch: Any, spec: Any, steps: int) -> Any:
+def empty_fragment(spec: Any, steps: int) -> Any:
+    """A fragment ``[steps, 1]`` of zeros; imported late, as peers' interpreters lack Coach."""
+    from coach.core.batch import Batch
     from coach.core.layout import action_layout, allocate, observation_layout
 
     layout = observation_layout(spec.observation)
-    return batch(
+    return Batch(
         obs=allocate(layout, steps, 1),
         action=allocate(action_layout(spec.action), steps, 1),
         reward=torch.zeros(steps, 1),
