@@ -15,6 +15,7 @@ from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
 from coach.core.recorder import Recorder, recorders_in
 from coach.core.state import prefixed, under
+from coach.core.threads import Threads
 from torch import Tensor
 
 #: Metrics are computed for one in so many updates: they cost a tenth of an update of a small
@@ -49,6 +50,7 @@ class Learner:
         apply: what becomes of gradients.
         seed: of the objectives' random stream.
         record: run objectives from recordings where that is possible, see docs/recording.md.
+        threads: finds out how many CPU threads suit the updates; left out, one.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class Learner:
         apply: Apply | None = None,
         seed: int = 0,
         record: bool = True,
+        threads: Threads | None = None,
     ) -> None:
         self.agent, self.apply = agent, apply or Local()
+        self.threads = threads or Threads()
         self.objectives: list[Objective] = agent.objectives()
         if not self.objectives:
             raise SettingError(
@@ -106,6 +110,32 @@ class Learner:
 
     def step(self, batch: Batch, env_steps: int) -> Update:
         """One update on a minibatch; learning rates are those of ``env_steps``."""
+        with self.threads:
+            return self._step(batch, env_steps)
+
+    def learning_rates(self, env_steps: int) -> dict[str, float]:
+        """Learning rate of every module at a step."""
+        return {name: settings.lr(env_steps) for name, settings in self.settings.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimisers, version and random stream, as tensors and JSON values."""
+        state: dict[str, Any] = {"version": self.version, "rng": self.agent.rng.get_state()}
+        state |= prefixed("threads.", self.threads.state_dict())
+        state |= prefixed("agent.", self.agent.state_dict())
+        for name, stepper in self.steppers.items():
+            state |= prefixed(f"optimizer.{name}.", stepper.state_dict())
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.version = state["version"]
+        self.agent.rng.set_state(state["rng"].cpu())
+        self.threads.load_state_dict(under("threads.", state))
+        self.agent.load_state_dict(under("agent.", state))
+        for name, stepper in self.steppers.items():
+            stepper.load_state_dict(under(f"optimizer.{name}.", state))
+
+    def _step(self, batch: Batch, env_steps: int) -> Update:
         priority: Tensor | None = None
         metrics: dict[str, Tensor] = {}
         measured = self.version % MEASURE_EVERY == 0
@@ -121,26 +151,6 @@ class Learner:
         self.version += 1
         self.agent.after_update()
         return Update(priority, metrics)
-
-    def learning_rates(self, env_steps: int) -> dict[str, float]:
-        """Learning rate of every module at a step."""
-        return {name: settings.lr(env_steps) for name, settings in self.settings.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimisers, version and random stream, as tensors and JSON values."""
-        state: dict[str, Any] = {"version": self.version, "rng": self.agent.rng.get_state()}
-        state |= prefixed("agent.", self.agent.state_dict())
-        for name, stepper in self.steppers.items():
-            state |= prefixed(f"optimizer.{name}.", stepper.state_dict())
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
-        self.version = state["version"]
-        self.agent.rng.set_state(state["rng"].cpu())
-        self.agent.load_state_dict(under("agent.", state))
-        for name, stepper in self.steppers.items():
-            stepper.load_state_dict(under(f"optimizer.{name}.", state))
 
     def _differentiate(
         self, goal: Objective, batch: Batch, inputs: list[Tensor], measured: bool

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
+from coach.core.dispatch import Watch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 #: Identifies the memory that a tensor, or several that are views of each other, lies in.
@@ -74,18 +74,14 @@ class Call:
                 yield argument, self.kwargs[argument.name]
 
 
-class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tape(Watch):
     """Notes every operation, those of autograd too."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[Call] = []
         #: Random generators that were drawn from, and their states before.
         self.before: dict[torch.Generator, Tensor] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # whoever compiles does not record; the import alone takes more than a second
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -19,7 +19,14 @@ from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
 from coach.runners.clock import Clock
 from coach.runners.exchange import Portion
-from coach.runners.modes import Scene, gradient_workers, make_clock, make_share, make_source
+from coach.runners.modes import (
+    Scene,
+    gradient_workers,
+    make_clock,
+    make_share,
+    make_source,
+    make_threads,
+)
 from coach.runners.seeds import derived_seed
 from coach.runners.settings import (
     EvaluationSettings,
@@ -85,7 +92,7 @@ def build_experiment(
     partner = portion is not None
     portion = portion or Portion(0, gradient_workers(run))
     device = choose_device(run.device, portion.number)
-    torch.set_num_threads(run.threads)
+    threads = make_threads(run, portion, device, say)
     # Moments of weights behind dead units decay to denormal numbers, which are 6 times slower.
     torch.set_flush_denormal(True)
 
@@ -111,7 +118,9 @@ def build_experiment(
         overrides[name] = built.value
         plain.setdefault("optimizers", {})[name] = built.plain
     seed = derived_seed(run.seed, portion.stream("learner"))
-    learner = Learner(agent, default.value, overrides, seed=seed, record=run.record)
+    learner = Learner(
+        agent, default.value, overrides, seed=seed, record=run.record, threads=threads
+    )
     fragment_length = run.fragment_length or memory.fragment_length
     memory.check_fragments(fragment_length)
     clock = make_clock(run, portion)

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from coach.core.agent import Agent
 from coach.core.errors import SettingError
 from coach.core.learner import Learner
 from coach.core.source import Source
 from coach.core.spec import Spec
+from coach.core.threads import Threads
 from coach.environments.making import EnvironmentSettings
 from coach.environments.vector import VectorEnv
 from coach.runners.actor import Actor
@@ -152,9 +154,32 @@ def make_clock(run: RunSettings, portion: Portion) -> Clock:
     return SharedClock(run.steps, number=portion.number)
 
 
-def _workers(run: RunSettings) -> int:
+def make_threads(
+    run: RunSettings, portion: Portion, device: torch.device, say: Callable[[str], None]
+) -> Threads:
+    """Sets the number of torch's threads; a choice among those whose CPUs have nothing else to do.
+
+    In mode sync workers wait while the learner learns, in mode async they go on.
+    """
+    if run.threads != "auto":
+        torch.set_num_threads(run.threads)
+        return Threads()
+    torch.set_num_threads(1)
+    if device.type != "cpu":
+        return Threads()
+    free = _cpus() // portion.workers
+    if portion.workers == 1 and run.mode == "async":
+        free -= _workers(run)
+    return Threads(max(1, free), say)
+
+
+def _cpus() -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = run.workers or min(run.envs, cpus or 1)
+    return cpus or 1
+
+
+def _workers(run: RunSettings) -> int:
+    workers = run.workers or min(run.envs, _cpus())
     if workers > run.envs:
         raise SettingError(
             "run.workers",

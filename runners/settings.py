@@ -33,7 +33,8 @@ class RunSettings:
         envs: number of environments; modes spread them, never change it.
         seed: of everything: weights, environments, exploration, sampling.
         device: where the agent learns; auto takes a GPU if there is one.
-        threads: CPU threads of one torch operation. More than one only pays for large networks.
+        threads: CPU threads of one torch operation; auto tries out whether more than one make the
+            first updates faster, where they are large enough that they could.
         record: make small updates and forward passes from recordings of their operations, with the
             same results to the last bit; see docs/recording.md.
         fragment_length: steps per environment between two looks at the memory; left out, what the
@@ -60,7 +61,7 @@ class RunSettings:
         envs: Count = 1,
         seed: CountOrZero = 1,
         device: str = "auto",
-        threads: Count = 1,
+        threads: Count | Literal["auto"] = "auto",
         record: bool = True,
         fragment_length: Count | None = None,
         log_every: Count = 1_000,

@@ -1,0 +1,140 @@
+"""How many CPU threads torch uses, found out from the first updates of a run.
+
+One suits small networks, and more pay only where products are large. Threads that wait for each
+other do so busily, so with another program on the same CPUs they can be many times slower than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+import torch
+from coach.core.dispatch import Work
+
+#: Floating-point operations of an update below which one thread is taken without trying. It takes
+#: 1 to 2 ms with one.
+LEAST_WORK = 200_000_000
+#: Updates with one number of threads in a row: a multiple of the usual cadences of objectives.
+_BLOCK = 6
+_ROUNDS = 4
+_WORTHWHILE = 1.1  # how much faster twice the threads must be
+_PATIENCE = 64  # updates in a row, slower than they would be with one thread
+
+
+class Threads:
+    """Sets torch's number of threads, by trial if there is a choice.
+
+    Used as a context around every update. The first one's work is counted: if it is little, one
+    thread it is, always. Otherwise the next ones are made with one thread and two in turn, then
+    four, as long as that makes them faster. A run that has chosen stays with its number, since sums
+    of several threads differ in their last bits; only if updates become slower than they were with
+    one, because something else wants the CPUs, it goes back to that.
+
+    Args:
+        most: threads that may be used; 1 leaves nothing to find out.
+        say: told what was chosen, and why.
+    """
+
+    def __init__(self, most: int = 1, say: Callable[[str], None] = lambda _: None) -> None:
+        self.most, self._say = most, say
+        self.count, self.decided = 1, most == 1
+        self._work: Work | None = None
+        self._trying = 0  # the larger number of the present trial
+        self._done = 0  # updates of the trial
+        self._block_seconds = 0.0
+        self._fastest: dict[int, float] = {}  # seconds of a block, by threads
+        self._alone = inf  # seconds of an update with one thread
+        self._slow = 0
+
+    def __enter__(self) -> None:
+        if not self.decided:
+            if not self._trying:
+                self._work = Work()
+                self._work.__enter__()
+            else:
+                torch.set_num_threads(self._on_trial())
+        self._begin = perf_counter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        seconds = perf_counter() - self._begin
+        if self._work is not None:
+            work, self._work = self._work, None
+            work.__exit__(kind, error, trace)
+            self._counted(work.operations)
+        elif not self.decided:
+            self._tried(seconds)
+        elif self.count > 1:
+            self._watch(seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The choice, for a run that goes on later."""
+        if not self.decided or self._alone == inf:  # nothing that could not be found out again
+            return {}
+        return {"count": self.count, "alone": self._alone}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stay with the choice that was made; does nothing where there is no choice now."""
+        if state and self.most > 1:
+            self.decided, self._alone = True, state["alone"]
+            self._choose(state["count"])
+
+    def _counted(self, work: int) -> None:
+        if work < LEAST_WORK:
+            self.decided = True
+        else:
+            self._trying = 2
+
+    def _on_trial(self) -> int:
+        return (self.count, self._trying)[self._done // _BLOCK % 2]
+
+    def _tried(self, seconds: float) -> None:
+        count = self._on_trial()
+        self._block_seconds += seconds
+        self._done += 1
+        if self._done % _BLOCK:
+            return
+        self._fastest[count] = min(self._fastest.get(count, inf), self._block_seconds)
+        self._block_seconds = 0.0
+        if self._done < 2 * _BLOCK * _ROUNDS:
+            return
+        self._alone = self._fastest[1] / _BLOCK
+        gain = self._fastest[self.count] / self._fastest[self._trying]
+        if gain < _WORTHWHILE:
+            self._conclude()
+            return
+        self._choose(self._trying)
+        self._trying, self._done = 2 * self._trying, 0
+        if self._trying > self.most:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        self.decided = True
+        self._choose(self.count)
+        gain = self._fastest[1] / self._fastest[self.count]
+        if self.count > 1:
+            self._say(
+                f"Updates use {self.count} threads, with which they are {gain:.1f} times as fast; "
+                "run.threads fixes the number."
+            )
+
+    def _watch(self, seconds: float) -> None:
+        self._slow = self._slow + 1 if seconds > self._alone else 0
+        if self._slow >= _PATIENCE:
+            self._say(
+                f"Updates with {self.count} threads have become slower than with one, because "
+                "other programs use the CPUs: going on with one."
+            )
+            self._choose(1)
+
+    def _choose(self, count: int) -> None:
+        self.count = count
+        torch.set_num_threads(count)
