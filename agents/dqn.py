@@ -3,7 +3,9 @@
     y = r + gamma * max_a Q_target(s', a)                     loss = huber(Q(s, a) - y)
     y = r + gamma * Q_target(s', argmax_a Q(s', a))           with `double` (arXiv:1509.06461)
 
-Dueling values are a head; prioritised and n-step replay are settings of the memory.
+Distributions of returns (C51, QR-DQN, IQN, FQF), dueling and noisy networks and ensembles are
+heads; prioritised and n-step replay are settings of the memory; Rainbow (arXiv:1710.02298) is a
+preset of these. What else changes the target is a setting of its own, see q_targets.py.
 """
 
 from __future__ import annotations
@@ -11,16 +13,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from coach.agents.q_targets import Advantage, Bootstrap, MonteCarlo, Munchausen
 from coach.architectures.network import Network
 from coach.architectures.target import Target
 from coach.core.agent import Action, Agent, Loss, objective
 from coach.core.batch import Batch, State
 from coach.core.context import Context
+from coach.core.errors import SettingError
 from coach.core.exploration import Exploration
 from coach.core.registry import register
 from coach.core.schema import Count, Share
 from coach.core.spec import Spec
 from coach.explorations.epsilon_greedy import EpsilonGreedy
+from coach.functional.values import value_of
 
 
 @register("agent", "dqn")
@@ -34,6 +39,9 @@ class DQN(Agent):
         double: the online network chooses the next action, the target network values it.
         target_every: updates between two steps of the target network.
         target_tau: share of the online weights that the target takes at each step; 1 copies.
+        munchausen: add the policy's log-probability to the reward (arXiv:2007.14430).
+        advantage: widen the gap between the best action and the others (arXiv:1512.04860).
+        monte_carlo: mix what was received in the end into the target (arXiv:1703.01310).
         initial_priorities: note the values seen while acting, from which a prioritized memory
             finds the first priority of every transition (Ape-X, arXiv:1803.00933).
     """
@@ -46,13 +54,25 @@ class DQN(Agent):
         double: bool = True,
         target_every: Count = 1_000,
         target_tau: Share = 1.0,
+        munchausen: Munchausen | None = None,
+        advantage: Advantage | None = None,
+        monte_carlo: MonteCarlo | None = None,
         initial_priorities: bool = False,
     ) -> None:
         super().__init__(spec)
         spec.num_actions("agent dqn")
         self.online = (network or Network(spec, heads={"q": "q"})).require("dqn", q="values")
         self.target = Target(self.online, every=target_every, tau=target_tau)
-        self.exploration = (exploration or EpsilonGreedy()).require("dqn", "values")
+        offered = self.online.provides("q")
+        self.exploration = (exploration or EpsilonGreedy()).require("dqn", *offered)
+        if munchausen is not None and "ensemble_values" in offered:
+            raise SettingError(
+                "munchausen",
+                "an ensemble has no single policy whose log-probability could be added",
+                "Remove it, or choose another head.",
+            )
+        self.rules = [rule for rule in (munchausen, advantage, monte_carlo) if rule is not None]
+        self.return_horizon = monte_carlo.horizon if monte_carlo is not None else 0
         self.initial_priorities = initial_priorities
         self.decoupled = double  # nn.Module has a method called double
 
@@ -65,8 +85,8 @@ class DQN(Agent):
         action = self.exploration(outputs.q, ctx)
         if not self.initial_priorities:
             return Action(action, outputs.state)
-        chosen = outputs.q.mean.gather(-1, action.unsqueeze(-1)).squeeze(-1)  # [N]
-        extras = {"action_value": chosen, "value": outputs.q.mean.amax(-1)}
+        mean = outputs.q.mean
+        extras = {"action_value": value_of(mean, action), "value": mean.amax(-1)}
         return Action(action, outputs.state, extras)
 
     @objective(minimises="online")
@@ -75,12 +95,19 @@ class DQN(Agent):
         with torch.no_grad():
             later = self.target(batch.next_obs).q
             chooser = self.online(batch.next_obs).q if self.decoupled else later
-            best = chooser.mean.argmax(-1)  # [B]
-        loss, surprise = now.td_loss(batch.action, batch.reward, batch.discount, later, best)
+            aim = Bootstrap(batch, chooser.best(), later, self.target)
+            for rule in self.rules:
+                rule(aim)
+        loss, surprise = now.td_loss(
+            batch.action, aim.reward, aim.discount, later, aim.chosen, batch.index
+        )
         return Loss(
             loss,
             priority=surprise,
-            metrics=lambda: {"q/mean": now.mean.mean(), "q/td_error": surprise.mean()},
+            metrics=lambda: {
+                "q/mean": value_of(now.mean, batch.action).mean(),
+                "q/td_error": surprise.mean(),
+            },
         )
 
     def after_update(self) -> None:

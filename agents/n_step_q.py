@@ -31,6 +31,7 @@ from coach.core.schema import Count, CountOrZero, Fraction, Share
 from coach.core.spec import Spec
 from coach.explorations.epsilon_greedy import EpsilonGreedy
 from coach.functional.returns import explained_variance, gae
+from coach.functional.values import value_of
 from torch import Tensor
 
 
@@ -86,7 +87,8 @@ class NStepQ(Agent):
             if target_every is None
             else Target(self.online, every=target_every, tau=target_tau)
         )
-        self.exploration = (exploration or EpsilonGreedy()).require("n_step_q", "values")
+        offered = self.online.provides("q")
+        self.exploration = (exploration or EpsilonGreedy()).require("n_step_q", *offered)
         self.trace_lambda = trace_lambda
         self.decoupled = double  # nn.Module has a method called double
 
@@ -120,7 +122,7 @@ class NStepQ(Agent):
         return Loss(
             loss,
             metrics=lambda: {
-                "q/mean": now.mean.mean(),
+                "q/mean": value_of(now.mean, batch.action).mean(),
                 "q/td_error": surprise.mean(),
                 "q/return": returns.mean(),
                 "q/explained_variance": explained_variance(now.mean.amax(-1), returns),
@@ -137,8 +139,7 @@ class NStepQ(Agent):
         judge = self.online if self.target is None else self.target
         worth = judge(obs, before.get("judge"), boundary)
         choice = self.online(obs, before.get("chooser"), boundary) if self.decoupled else worth
-        best = choice.q.mean.argmax(-1, keepdim=True)  # [B, 1]
-        value = worth.q.mean.gather(-1, best).squeeze(-1)  # [B]
+        value = value_of(worth.q.mean, choice.q.mean.argmax(-1))  # [B]
         if worth.state is None:
             return Outputs({"value": value}, None)
         return Outputs({"value": value}, {"chooser": choice.state, "judge": worth.state})

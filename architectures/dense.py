@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from coach.architectures.activations import Activation, Initializer, activation_layer, initialized
+from coach.architectures.noisy import NoisyLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -28,6 +29,7 @@ class Dense(nn.Module):
         activation: behind each layer.
         init: "default" is torch's own, "orthogonal" what PPO implementations use.
         layer_norm: normalise before each activation (arXiv:1607.06450).
+        noisy: weights with noise that is learned (arXiv:1706.10295); ``init`` is then its own.
     """
 
     def __init__(
@@ -37,12 +39,15 @@ class Dense(nn.Module):
         activation: Activation = "relu",
         init: Initializer = "default",
         layer_norm: bool = False,
+        noisy: bool = False,
     ) -> None:
         super().__init__()
         widths = [inputs, *hidden]
         self.linears = nn.ModuleList(
-            initialized(nn.Linear(a, b), init) for a, b in zip(widths, hidden)
+            NoisyLinear(a, b) if noisy else initialized(nn.Linear(a, b), init)
+            for a, b in zip(widths, hidden)
         )
+        self.noisy = noisy
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in hidden if layer_norm)
         self.name, self.activation = activation, activation_layer(activation)
         self.width = widths[-1]
@@ -51,7 +56,7 @@ class Dense(nn.Module):
         parameters: list[Any] = [p for li in self.linears for p in (li.weight, li.bias)]
         if not parameters:
             return inputs
-        if self.norms or self.name not in _BY_HAND or inputs.dim() != 2:
+        if self.norms or self.noisy or self.name not in _BY_HAND or inputs.dim() != 2:
             return self._plain(inputs)
         return _stack(inputs, self.name, parameters)
 

@@ -12,12 +12,16 @@ class Head(nn.Module):
 
     Constructors take ``features`` and ``spec`` (injected) and their own settings.
     ``provides`` names the kind of output, so that agents and explorations can be checked against
-    it before a run starts: "values", "distribution", "action_values", "value" or "action".
+    it before a run starts: "values", "distribution", "action_values", "value" or "action". What it
+    can be used as besides is named in ``also``.
     """
 
     kind: ClassVar[str] = "head"
     injected = frozenset({"features", "spec"})
     provides: ClassVar[str]
+    also: ClassVar[tuple[str, ...]] = ()
+    #: Whether it draws random numbers when it runs, see `coach.core.stream`.
+    random: ClassVar[bool] = False
 
     def forward(self, features: Tensor) -> Any:
         """Features ``[B, features]`` to this head's output."""

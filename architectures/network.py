@@ -9,16 +9,20 @@ import numpy as np
 import torch
 from coach.architectures.embedder import Embedder
 from coach.architectures.head import Head
+from coach.architectures.masks import masked
 from coach.architectures.middleware import Middleware
 from coach.architectures.named import Named
+from coach.architectures.noisy import draws
 from coach.architectures.normalizers import ObservationNormalizer, RewardScale
 from coach.architectures.outputs import Outputs
 from coach.architectures.trunk import Trunk, embedders_for, leaf_of, observation_leaves
+from coach.core.action_mask import ACTION_MASK, has_mask, without_mask
 from coach.core.batch import State, flat, refilled
 from coach.core.errors import SettingError, nearest
 from coach.core.recorder import Recorder
 from coach.core.schema import Fraction, Part, PartLike
 from coach.core.spec import Spec
+from coach.core.stream import current_stream
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -57,7 +61,8 @@ class Network(nn.Module):
         super().__init__()
         if "state" in heads:
             raise SettingError("heads.state", "outputs have a 'state' already")
-        leaves = observation_leaves(spec.observation)
+        self.masks = has_mask(spec)
+        leaves = observation_leaves(without_mask(spec))
         chosen = embedders_for(leaves, embedder)
         body = Part.of("middleware", middleware, "middleware")
         self.trunk_of = {name: "shared" if share_trunk else name for name in heads}
@@ -79,6 +84,7 @@ class Network(nn.Module):
             for path, space in leaves.items()
         )
         self.reward_scale = RewardScale(reward_discount) if normalize_rewards else None
+        self.random = draws(self)
         self.recorder = Recorder()
 
     def forward(self, obs: Any, state: State = None, boundary: Tensor | None = None) -> Outputs:
@@ -98,7 +104,10 @@ class Network(nn.Module):
             following = iter(tensors)
             return self._run(*(refilled(tree, following) for tree in (obs, state, boundary)))
 
-        return self.recorder(f"forward of {len(inputs)}", run, inputs)
+        name = f"forward of {len(inputs)}"
+        if self.random:  # what is drawn comes from one stream, or there is none
+            name += f" drawing from {id(current_stream())}"
+        return self.recorder(name, run, inputs)
 
     def _run(self, obs: Any, state: State, boundary: Tensor | None) -> Outputs:
         parts = [
@@ -110,6 +119,8 @@ class Network(nn.Module):
         }
         trunk_of = self.trunk_of
         outputs = {name: head(features[trunk_of[name]][0]) for name, head in self.heads.items()}
+        if self.masks:
+            outputs = {name: masked(output, obs[ACTION_MASK]) for name, output in outputs.items()}
         after = {name: s for name, (_, s) in features.items() if s is not None}
         return Outputs(outputs, after or None)
 
@@ -136,7 +147,7 @@ class Network(nn.Module):
                     f"{nearest(name, self.heads)} Add `{name}: TYPE` under heads.",
                 )
             head = self.heads[name]
-            if head.provides != wanted:
+            if wanted not in (head.provides, *head.also):
                 raise SettingError(
                     f"{self.key}.heads.{name}",
                     f"{owner} needs a head that provides {wanted}, but "
@@ -145,3 +156,8 @@ class Network(nn.Module):
                     "`coach list heads` shows them all.",
                 )
         return self
+
+    def provides(self, name: str) -> tuple[str, ...]:
+        """The kinds of output that a head's can be used as, see `Head.provides`."""
+        head = self.heads[name]
+        return (head.provides, *head.also)  # type: ignore[arg-type, misc]

@@ -14,12 +14,12 @@ from coach.runners.training import start
 from rich.console import Console
 
 
-def main(workload: str, seed: int, steps: int) -> dict[str, float]:
+def main(workload: str, seed: int, steps: int, settings: list[str]) -> dict[str, float]:
     """Train; telemetry stays on, as users have it."""
     preset = Path(__file__).parent / "workloads" / f"{workload}.yaml"
-    name, settings = load(str(preset), [f"run.seed={seed}", f"run.steps={steps}"])
+    name, plain = load(str(preset), [f"run.seed={seed}", f"run.steps={steps}", *settings])
     with tempfile.TemporaryDirectory() as folder:
-        run = start(name, settings, Path(folder), Console(), [], quiet=True)
+        run = start(name, plain, Path(folder), Console(), [], quiet=True)
         begin = perf_counter()
         result = run.train()
         seconds = perf_counter() - begin
@@ -34,4 +34,4 @@ def main(workload: str, seed: int, steps: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])))

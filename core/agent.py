@@ -90,6 +90,8 @@ class Agent(nn.Module):
     injected = frozenset({"spec"})
     #: Updates that acting may lag behind the learner; ``None`` is no limit, 0 is on-policy only.
     max_policy_lag: int | None = None
+    #: Steps of a return that the objectives want beside the memory's own; 0 wants none.
+    return_horizon: int = 0
     #: Kinds of memory (`Memory.order`) that the objectives can learn from.
     learns_from: ClassVar[tuple[str, ...]] = ("replay",)
 

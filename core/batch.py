@@ -91,6 +91,7 @@ _TENSORS = (
     "weight",
     "extras",
     "state",
+    "index",
 )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from coach.functional.scrambled import scrambled
 from torch import Tensor
 
 
@@ -18,6 +21,7 @@ class Context:
         env_ids: ``[N]`` global ids of the environments acted in.
         explore: True while training, False while evaluating.
         num_envs: environments of the whole run; 0 if that is as many as ``env_ids``.
+        episodes: tells the number of every environment's present episode, ``N`` of them.
     """
 
     step: int
@@ -25,6 +29,7 @@ class Context:
     env_ids: Tensor
     explore: bool = True
     num_envs: int = 0
+    episodes: Callable[[], Sequence[int]] | None = None
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers from [0, 1)."""
@@ -38,12 +43,31 @@ class Context:
         """Sample an index over the last dimension; the most probable one while evaluating."""
         return self.draw(logits) if self.explore else logits.argmax(-1)
 
-    def mostly(self, best: Tensor, actions: int, epsilon: Tensor | float) -> Tensor:
-        """The best of ``actions`` choices ``[N]``, or with probability ``epsilon`` any of them."""
+    def of_episode(self, count: int) -> Tensor:
+        """``[N]`` numbers below ``count`` that change with the episode of each environment.
+
+        They follow from the stream's seed, the environment and the episode, so there is nothing to
+        be remembered.
+        """
+        episodes = [0] * len(self.env_ids) if self.episodes is None else self.episodes()
+        number = self.env_ids * 1_000_003 + torch.tensor(episodes)
+        seed = self.rng.initial_seed() % 2**31
+        return (scrambled(scrambled(number) ^ seed) % count).to(self.rng.device)
+
+    def mostly(
+        self, best: Tensor, actions: int, epsilon: Tensor | float, allowed: Tensor | None = None
+    ) -> Tensor:
+        """The best of ``actions`` choices ``[N]``, or with probability ``epsilon`` any of them.
+
+        Of any that are ``allowed`` ``[N, actions]``, if not all are.
+        """
         draw = self.uniform(len(best))
         explores = draw < epsilon
         if draw.is_cpu and not explores.any():
             return best
+        if allowed is not None:
+            logits = torch.zeros(allowed.shape, device=draw.device)
+            return torch.where(explores, self.draw(logits.masked_fill(~allowed, -math.inf)), best)
         # Those below epsilon are uniform among themselves, so one draw decides whether and which.
         other = (draw * (actions / epsilon)).long().clamp_(max=actions - 1)
         return torch.where(explores, other, best)

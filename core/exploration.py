@@ -30,17 +30,21 @@ class Exploration(ABC):
         """Scalars worth logging at ``step``, such as epsilon."""
         return {}
 
-    def require(self, owner: str, provides: str) -> Exploration:
+    def require(self, owner: str, *provides: str) -> Exploration:
         """Check that it can read what ``owner`` provides; returns the exploration.
 
+        Args:
+            owner: for the error.
+            provides: kinds of output that what it will be given can be used as.
+
         Raises:
-            SettingError: it cannot.
+            SettingError: it cannot read any of them.
         """
-        if provides not in self.accepts():
+        if not set(provides) & set(self.accepts()):
             raise SettingError(
                 "agent.exploration",
                 f"'{getattr(self, 'registered_name', type(self).__name__)}' reads "
-                f"{' or '.join(self.accepts())}, but {owner} provides {provides}",
+                f"{' or '.join(self.accepts())}, but {owner} provides {provides[0]}",
                 "`coach list explorations` shows what each reads.",
             )
         return self

@@ -15,6 +15,7 @@ from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
 from coach.core.recorder import Recorder, recorders_in
 from coach.core.state import prefixed, under
+from coach.core.stream import drawing_from
 from coach.core.threads import Threads
 from torch import Tensor
 
@@ -105,12 +106,12 @@ class Learner:
             batch = batch.pinned()
         if batch.reward.device != self.device:
             batch = batch.to(self.device, non_blocking=True)
-        with torch.no_grad():
+        with torch.no_grad(), drawing_from(self.agent.rng):
             return self.agent.prepare(batch)
 
     def step(self, batch: Batch, env_steps: int) -> Update:
         """One update on a minibatch; learning rates are those of ``env_steps``."""
-        with self.threads:
+        with self.threads, drawing_from(self.agent.rng):
             return self._step(batch, env_steps)
 
     def learning_rates(self, env_steps: int) -> dict[str, float]:

@@ -26,7 +26,7 @@ class Memory(ABC):
     """
 
     kind: ClassVar[str] = "memory"
-    injected = frozenset({"spec", "num_envs", "seed", "sequences"})
+    injected = frozenset({"spec", "num_envs", "seed", "sequences", "return_horizon"})
     #: What it holds: "replay" (any policy's transitions) or "rollout" (the current policy's).
     order: ClassVar[str]
     #: Whether minibatches are whole columns of steps, time-major and flattened.
@@ -59,7 +59,11 @@ class Memory(ABC):
 
     @abstractmethod
     def write(self, fragment: Batch) -> None:
-        """Copy a fragment ``[T, N]``; the caller may reuse its tensors afterwards."""
+        """Take in a fragment ``[T, N]``.
+
+        Its tensors, and those of batches made of it, belong to the memory until the batches that
+        are owed for it have been used up; the caller may then write to them again.
+        """
 
     @abstractmethod
     def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:

@@ -37,7 +37,7 @@ class EpsilonGreedy(Exploration):
         epsilon = (self.epsilon if ctx.explore else self.evaluation)(ctx.step)
         if epsilon <= 0:
             return best
-        return ctx.mostly(best, output.mean.shape[-1], epsilon)
+        return ctx.mostly(best, output.mean.shape[-1], epsilon, output.allowed)
 
     def monitor(self, step: int) -> dict[str, float]:
         return {"epsilon": self.epsilon(step)}

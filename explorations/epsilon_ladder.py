@@ -33,4 +33,4 @@ class EpsilonLadder(Exploration):
             return best
         place = ctx.env_ids.to(best.device) / max(ctx.num_envs - 1, 1)  # [N] from 0 to 1
         epsilon = self.epsilon ** (1 + self.alpha * place)
-        return ctx.mostly(best, output.mean.shape[-1], epsilon)
+        return ctx.mostly(best, output.mean.shape[-1], epsilon, output.allowed)

@@ -15,6 +15,8 @@ from coach.core.context import Context
 from torch import Tensor
 from torch.nn import functional
 
+#: A logit whose probability is 0, but finite, as entropies want it.
+_NEVER = -1e8
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -56,6 +58,10 @@ class Categorical:
 
     def entropy(self) -> Tensor:
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+    def masked(self, allowed: Tensor) -> Categorical:
+        """The same without the actions that are not ``allowed`` ``[B, A]`` (arXiv:2006.14171)."""
+        return Categorical(torch.where(allowed, self.logits, _NEVER))
 
 
 class MultiCategorical:

@@ -38,6 +38,9 @@ class Replay(Memory):
         n_step: rewards summed before bootstrapping (Sutton and Barto, 2018, eq. 7.1).
         discount: gamma, per environment step.
         sampler: uniform or prioritized.
+
+    Agents may ask for a longer return besides, of ``return_horizon`` steps: batches then have the
+    extras ``return``, ``return_discount`` and ``return_obs``, the observation it goes on from.
     """
 
     order = "replay"
@@ -54,6 +57,7 @@ class Replay(Memory):
         n_step: Count = 1,
         discount: Fraction = 0.99,
         sampler: Sampler | None = None,
+        return_horizon: int = 0,
     ) -> None:
         if capacity < num_envs:
             raise SettingError(
@@ -63,6 +67,7 @@ class Replay(Memory):
         self.sampler = sampler or Uniform()
         self.nbytes = self.stripes.nbytes + self.sampler.attach(self.stripes)
         self.batch_size, self.warmup, self.n_step = batch_size, warmup, n_step
+        self.return_horizon = return_horizon
         self._most_at_once = max(1, _AT_ONCE_BYTES // (batch_size * 2 * transition_bytes(spec)))
         self.updates_per_step, self.discount = updates_per_step, discount
         self.rng = torch.Generator().manual_seed(seed)
@@ -139,6 +144,8 @@ class Replay(Memory):
         count = minibatches * self.batch_size
         index, weight = self.sampler.draw(self.stripes, count, self.env_steps, self.rng)
         batch = self.stripes.gather(index, self.discount, self.n_step)
+        if self.return_horizon:
+            batch.extras |= self.stripes.returns(index, self.discount, self.return_horizon)
         batch.weight = weight
         self._last = index
         return batch

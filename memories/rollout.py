@@ -76,7 +76,9 @@ class Rollout(Memory):
         before = sum(len(part) for part in self._pending if _environments(part) == key)
         if before % self.horizon + len(fragment) > self.horizon:
             raise self._misfit(len(fragment))
-        self._pending.append(fragment.clone())
+        # One that makes up a rollout by itself is learned from before it can be written to again.
+        whole = not self._pending and fragment.reward.shape == (self.horizon, self.num_envs)
+        self._pending.append(fragment if whole else fragment.clone())
 
     def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
         if sum(part.steps for part in self._pending) < self.horizon * self.num_envs:

@@ -12,6 +12,7 @@ from coach.core.batch import Batch, State, leaves, map_tree, rebuild, select
 from coach.core.context import Context
 from coach.core.source import Report, Source, Standing
 from coach.core.state import prefixed, under
+from coach.core.stream import drawing_from
 from coach.environments.vector import VectorEnv
 from coach.runners.fragment import FragmentBuffer
 from numpy.typing import NDArray
@@ -45,7 +46,9 @@ class Actor(Source):
         self.device = torch.device(device)
         rng = torch.Generator(self.device).manual_seed(seed)
         ids = torch.arange(first_env, first_env + envs.num_envs)
-        self.ctx = Context(0, rng, ids, num_envs=num_envs or envs.num_envs)
+        self.ctx = Context(
+            0, rng, ids, num_envs=num_envs or envs.num_envs, episodes=lambda: envs.episode
+        )
         self.state: State = agent.initial_state(envs.num_envs)
         self.version = 0
         #: Where the next fragment goes; made at the first step if nobody has set it.
@@ -62,9 +65,10 @@ class Actor(Source):
             self._observe(self.envs.reset())
         act_time = env_time = 0.0
         without_autograd = torch.inference_mode()
+        stream = self.ctx.rng if self.ctx.explore else None
         for t in range(self.length):
             begin = perf_counter()
-            with without_autograd:
+            with without_autograd, drawing_from(stream):
                 chosen = self.agent.act(self._input, self.state, self.ctx)
             action = chosen.action.cpu().numpy()
             acted = perf_counter()

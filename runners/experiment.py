@@ -192,6 +192,7 @@ def _build_memory(
         "num_envs": run.envs,
         "seed": derived_seed(run.seed, portion.stream("memory")),
         "sequences": _needs_sequences(agent),
+        "return_horizon": agent.return_horizon,
     }
     whole = build_part("memory", settings, "memory", **injected)
     if portion.workers == 1:

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from coach.architectures.activations import Activation, activation_layer
 from coach.architectures.dense import by_hand, ensemble_of_stacks
+from coach.architectures.ensemble import EnsembleLinear
 from coach.architectures.head import Head
 from coach.core.registry import register
 from coach.core.schema import Count
 from coach.core.spec import Spec
 from gymnasium import spaces
 from torch import Tensor, nn
-
-
-class EnsembleLinear(nn.Module):
-    """``E`` independent linear layers as one batched product: ``[E, B, in]`` to ``[E, B, out]``."""
-
-    def __init__(self, size: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(inputs)  # the bound of nn.Linear's own initialisation
-        self.weight = nn.Parameter(torch.empty(size, inputs, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(size, 1, outputs).uniform_(-bound, bound))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, inputs, self.weight)
 
 
 @register("head", "continuous_q")

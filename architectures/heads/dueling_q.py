@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from coach.architectures.activations import Activation
-from coach.architectures.dense import Dense
 from coach.architectures.head import Head
+from coach.architectures.streams import ActionStreams
 from coach.core.registry import register
 from coach.core.schema import Count, NonNegative
 from coach.core.spec import Spec
 from coach.functional.values import ScalarValues
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @register("head", "dueling_q")
@@ -20,6 +20,7 @@ class DuelingQ(Head):
         hidden: width of each stream's hidden layers; an empty list has none.
         activation: of the hidden layers.
         huber_delta: where the squared error of the loss turns linear; 0 keeps it squared.
+        noisy: noise that is learned in the weights (arXiv:1706.10295), which explores.
     """
 
     provides = "values"
@@ -31,17 +32,12 @@ class DuelingQ(Head):
         hidden: list[Count] = [64],  # noqa: B006 (a schema default, never changed)
         activation: Activation = "relu",
         huber_delta: NonNegative = 1.0,
+        noisy: bool = False,
     ) -> None:
         super().__init__()
-        width = hidden[-1] if hidden else features
-        self.value = nn.Sequential(Dense(features, hidden, activation), nn.Linear(width, 1))
-        self.advantage = nn.Sequential(
-            Dense(features, hidden, activation),
-            nn.Linear(width, spec.num_actions("head dueling_q")),
-        )
+        actions = spec.num_actions("head dueling_q")
+        self.streams = ActionStreams(features, actions, 1, hidden, True, noisy, activation)
         self.huber_delta = huber_delta
 
     def forward(self, features: Tensor) -> ScalarValues:
-        advantage = self.advantage(features)  # [B, A]
-        mean = self.value(features) + advantage - advantage.mean(-1, keepdim=True)
-        return ScalarValues(mean, self.huber_delta)
+        return ScalarValues(self.streams(features).squeeze(-1), self.huber_delta)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from coach.architectures.head import Head
+from coach.architectures.noisy import linear
 from coach.core.registry import register
 from coach.core.schema import NonNegative
 from coach.core.spec import Spec
 from coach.functional.values import ScalarValues
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @register("head", "q")
@@ -16,13 +17,16 @@ class Q(Head):
 
     Args:
         huber_delta: where the squared error of the loss turns linear; 0 keeps it squared.
+        noisy: noise that is learned in the weights (arXiv:1706.10295), which explores.
     """
 
     provides = "values"
 
-    def __init__(self, features: int, spec: Spec, huber_delta: NonNegative = 1.0) -> None:
+    def __init__(
+        self, features: int, spec: Spec, huber_delta: NonNegative = 1.0, noisy: bool = False
+    ) -> None:
         super().__init__()
-        self.out = nn.Linear(features, spec.num_actions("head q"))
+        self.out = linear(features, spec.num_actions("head q"), noisy)
         self.huber_delta = huber_delta
 
     def forward(self, features: Tensor) -> ScalarValues:

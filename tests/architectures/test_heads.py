@@ -81,11 +81,13 @@ def test_dueling_values_are_value_plus_centred_advantage(hidden: list[int]) -> N
     torch.manual_seed(0)
     head = DuelingQ(4, Spec(OBS, spaces.Discrete(3)), hidden=hidden)
     features = torch.randn(7, 4)
-    q, value, advantage = head(features).mean, head.value(features), head.advantage(features)
+    value_of, advantage_of = head.streams.value, head.streams.advantage
+    assert value_of is not None
+    q, value, advantage = head(features).mean, value_of(features), advantage_of(features)
     torch.testing.assert_close(q.mean(-1, keepdim=True), value)
     torch.testing.assert_close(q - value, advantage - advantage.mean(-1, keepdim=True))
     with torch.no_grad():  # a constant on every advantage changes nothing
-        head.advantage[-1].bias.add_(5.0)
+        advantage_of[-1].bias.add_(5.0)
     torch.testing.assert_close(head(features).mean, q, rtol=1e-4, atol=1e-5)
 
 

@@ -22,7 +22,7 @@ from coach.core.spec import Spec
 from coach.environments.actions import to_environment
 from coach.environments.serial import SerialEnvs
 from coach.functional.distributions import Categorical, DiagonalGaussian
-from coach.functional.values import ScalarValues
+from coach.functional.values import EnsembleValues, ScalarValues
 from gymnasium import spaces
 from torch import Tensor, nn
 from worlds import ACTIONS, OBSERVATIONS, World
@@ -79,10 +79,14 @@ def test_gradients_reach_every_parameter_of_a_head(name: str) -> None:
     if hasattr(output, "log_prob"):
         action = output.sample(Context(0, torch.Generator().manual_seed(0), torch.arange(4)))
         total = output.log_prob(action).sum()
+    elif hasattr(output, "td_loss"):
+        nothing = torch.zeros(4)
+        total = output.td_loss(nothing.long(), nothing, nothing, output, output.best())[0].sum()
     else:
         total = sum(tensor.square().sum() for tensor in tensors_of(output, spec))
     total.backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head.parameters())
+    learned = [p for p in head.parameters() if p.requires_grad]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in learned)
 
 
 @pytest.mark.parametrize("name", names("head"))
@@ -123,9 +127,14 @@ def test_middlewares_say_how_wide_they_are(name: str) -> None:
     assert (state is None) == (middleware.initial_state(4) is None)
 
 
+def ensemble(every: Tensor) -> EnsembleValues:
+    return EnsembleValues(every.mean(0), every)
+
+
 OUTPUTS: dict[str, tuple[str, Any]] = {
     "values": ("discrete", lambda n: ScalarValues(torch.randn(n, 3))),
     "distribution": ("discrete", lambda n: Categorical(torch.randn(n, 3))),
+    "ensemble_values": ("discrete", lambda n: ensemble(torch.randn(5, n, 3))),
     "action": ("box", lambda n: torch.rand(n, 2)),
 }
 BOXED: dict[str, Any] = {

@@ -35,7 +35,7 @@ def test_memory_hands_out_true_final_observations_and_discounts(agent: str, memo
     seen: list[Batch] = []
 
     def prepare(batch: Batch) -> Batch:
-        seen.append(batch)
+        seen.append(batch.clone())  # its tensors may be those of the fragment
         return loop.learner.prepare(batch)
 
     loop = loop_of(agent, memory)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from coach.functional.schedules import Linear
+from coach.memories import sum_tree
 from coach.memories.replay import Replay
 from coach.memories.samplers.prioritized import Prioritized
 from coach.memories.sum_tree import FANOUT, SumTree
@@ -132,3 +133,29 @@ def test_feedback_moves_the_draw() -> None:
     replay.sampler.feedback(torch.tensor([13]), torch.tensor([1e6]))
     index, _ = replay.sampler.draw(replay.stripes, 32, 0, torch.Generator().manual_seed(0))
     assert set(index.tolist()) == {13}
+
+
+@pytest.mark.parametrize("size", [1, 17, 5_000])
+def test_compiled_loops_give_the_bits_of_vectorised_ones(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(size)
+    rounds = [(rng.integers(0, size, 64), rng.exponential(size=64)) for _ in range(20)]
+    places = rng.random((20, 300))
+
+    def run() -> list[np.ndarray]:
+        tree, found = SumTree(size), []
+        tree[np.arange(size)] = 0.5
+        for (index, mass), place in zip(rounds, places):
+            tree[index] = mass
+            tree[index[:3]] = 0.0
+            tree[np.array([0])] = 1.0  # there must be something to find
+            found += [tree.find(place * tree.total), *[level.copy() for level in tree.levels]]
+        return found
+
+    fast = run()
+    assert sum_tree.compiled is not None
+    monkeypatch.setattr(sum_tree, "compiled", None)
+    for one, other in zip(fast, run()):
+        assert np.array_equal(one, other)
