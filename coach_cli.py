@@ -186,6 +186,9 @@ def verify(
     worker_kind: KindOption = None,
     plugin: PluginOption = None,
     run_dir: RunDirOption = RUNS,
+    record: Annotated[
+        Path | None, typer.Option(help="JSON file to add the result to, see docs/results.md.")
+    ] = None,
 ) -> None:
     """Train a preset for several seeds and compare with its target."""
     from coach.runners import preset as presets
@@ -198,6 +201,8 @@ def verify(
         _refuse_idle_flags(settings, exchange, worker_kind)
         verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins)
     verification.print_verdict(console, verdict)
+    if record is not None:
+        verification.record(verdict, settings, record)
     if not verdict.passed:
         raise typer.Exit(1)
 

@@ -92,6 +92,10 @@ class Agent(nn.Module):
     max_policy_lag: int | None = None
     #: Steps of a return that the objectives want beside the memory's own; 0 wants none.
     return_horizon: int = 0
+    #: Steps ahead at which the objectives want to see an entry of the observation, if any.
+    future_offsets: tuple[int, ...] = ()
+    #: The key of that entry in a Dict observation, which the agent then cannot do without.
+    future_key: ClassVar[str] = ""
     #: Kinds of memory (`Memory.order`) that the objectives can learn from.
     learns_from: ClassVar[tuple[str, ...]] = ("replay",)
 

@@ -66,11 +66,15 @@ class Context:
         if draw.is_cpu and not explores.any():
             return best
         if allowed is not None:
-            logits = torch.zeros(allowed.shape, device=draw.device)
-            return torch.where(explores, self.draw(logits.masked_fill(~allowed, -math.inf)), best)
+            return torch.where(explores, self.any_of(allowed), best)
         # Those below epsilon are uniform among themselves, so one draw decides whether and which.
         other = (draw * (actions / epsilon)).long().clamp_(max=actions - 1)
         return torch.where(explores, other, best)
+
+    def any_of(self, allowed: Tensor) -> Tensor:
+        """One of those that are ``allowed`` ``[N, A]``, each equally likely; also in evaluation."""
+        logits = torch.zeros(allowed.shape, device=allowed.device)
+        return self.draw(logits.masked_fill_(~allowed, -math.inf))
 
     def draw(self, logits: Tensor) -> Tensor:
         """Sample an index over the last dimension, also while evaluating.

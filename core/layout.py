@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import mmap
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from coach.core.batch import leaves
-from coach.core.errors import SettingError
+from coach.core.errors import ResourceError, SettingError
 from coach.core.spec import AnySpace, Spec
 from gymnasium import spaces
 from torch import Tensor
@@ -95,6 +99,36 @@ def as_numpy(tree: Any) -> Any:
 def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Zeros that take no memory before they are written; see `allocate` for their alignment."""
     return torch.from_numpy(np.zeros(shape, torch.empty(0, dtype=dtype).numpy().dtype))
+
+
+def on_disk(folder: Path) -> Zeros:
+    """Makes zeros in files of ``folder`` that vanish with the process, mapped into memory.
+
+    The operating system keeps in RAM what is used often, and needs none for the rest. Space is
+    reserved at once, so that a disk that fills up later cannot end the run.
+    """
+
+    def zeros_in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        size = max(1, math.prod(shape) * kind.itemsize)
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+                mapped = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise ResourceError(
+                f"memory.disk: {size / 2**30:.2f} GiB cannot be put into {folder}: "
+                f"{error.strerror or error}.",
+                "Choose a folder on a disk with room and permission to write, or lower "
+                "memory.capacity.",
+            ) from error
+        array = np.frombuffer(mapped, kind, math.prod(shape)).reshape(shape)
+        return torch.from_numpy(array)
+
+    return zeros_in_file
 
 
 def assign(target: Any, index: Any, source: Any) -> None:

@@ -26,7 +26,17 @@ class Memory(ABC):
     """
 
     kind: ClassVar[str] = "memory"
-    injected = frozenset({"spec", "num_envs", "seed", "sequences", "return_horizon"})
+    injected = frozenset(
+        {
+            "spec",
+            "num_envs",
+            "seed",
+            "sequences",
+            "return_horizon",
+            "future_offsets",
+            "future_key",
+        }
+    )
     #: What it holds: "replay" (any policy's transitions) or "rollout" (the current policy's).
     order: ClassVar[str]
     #: Whether minibatches are whole columns of steps, time-major and flattened.

@@ -25,6 +25,7 @@ EXTRAS = {
     "cv2": "atari",
     "envpool": "envpool",
     "Box2D": "box2d",
+    "minatar": "minatar",
     "mujoco": "mujoco",
     "imageio": "mujoco",
     "moviepy": "video",
@@ -159,6 +160,8 @@ class EnvironmentSettings:
     def _register_extras(self) -> None:
         if self.id.startswith("ALE/") or "NoFrameskip" in self.id:
             gym.register_envs(importlib.import_module("ale_py"))
+        if self.id.startswith("MinAtar/"):
+            importlib.import_module("minatar.gym").register_envs()
 
     def _guarded(self, key: str, make: Callable[[], T]) -> T:
         try:

@@ -48,6 +48,9 @@ class Uniform(Exploration):
 
     def __call__(self, output: Any, ctx: Context) -> Tensor:
         if ctx.explore and (self.steps is None or ctx.step < self.steps):
+            allowed = getattr(output, "allowed", None)
+            if allowed is not None:
+                return ctx.any_of(allowed)
             return self._draw(len(ctx.env_ids), ctx)
         return self.then(output, ctx)
 

@@ -41,10 +41,11 @@ class Categorical:
 
     Args:
         logits: ``[B, A]``, not necessarily normalised.
+        allowed: ``[B, A]`` which choices are allowed, if not all; the logits heed it already.
     """
 
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+    def __init__(self, logits: Tensor, allowed: Tensor | None = None) -> None:
+        self.logits, self.allowed = logits, allowed
         self.log_probs = functional.log_softmax(logits, -1)  # [B, A]
 
     def sample(self, ctx: Context) -> Tensor:
@@ -61,7 +62,7 @@ class Categorical:
 
     def masked(self, allowed: Tensor) -> Categorical:
         """The same without the actions that are not ``allowed`` ``[B, A]`` (arXiv:2006.14171)."""
-        return Categorical(torch.where(allowed, self.logits, _NEVER))
+        return Categorical(torch.where(allowed, self.logits, _NEVER), allowed)
 
 
 class MultiCategorical:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from coach.core.batch import map_tree
-from coach.core.layout import untouched_zeros
+from coach.core.layout import Zeros, untouched_zeros
 from coach.memories.finals import Finals
 from numpy.typing import NDArray
 
@@ -44,10 +44,15 @@ class PlainRows:
     """Every observation whole."""
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: torch.dtype, num_envs: int, rows: int
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        num_envs: int,
+        rows: int,
+        zeros: Zeros = untouched_zeros,
     ) -> None:
         self.rows = rows
-        self.values = untouched_zeros((num_envs, rows, *shape), dtype).numpy()
+        self.values = zeros((num_envs, rows, *shape), dtype).numpy()
         self.flat = self.values.reshape(num_envs * rows, *shape)
         self.nbytes = self.values.nbytes
 
@@ -82,12 +87,15 @@ class StackedRows:
         shape: ``[K, height, width]``, oldest picture first.
         num_envs: number of rings.
         rows: of each; the oldest ``K - 1`` must not be asked for, their pictures may be gone.
+        zeros: makes the memory for the pictures.
     """
 
-    def __init__(self, shape: tuple[int, ...], num_envs: int, rows: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], num_envs: int, rows: int, zeros: Zeros = untouched_zeros
+    ) -> None:
         self.rows, self.last = rows, shape[0] - 1
         size = num_envs * rows
-        self.pictures = untouched_zeros((size, *shape[1:]), torch.uint8).numpy()
+        self.pictures = zeros((size, *shape[1:]), torch.uint8).numpy()
         #: Rows since the stack began that a row's pictures come from, at most ``K - 1``.
         self.depth = np.full(size, _NEVER, np.uint8)
         self.older = Finals(((self.last, *shape[1:]), torch.uint8), size)
@@ -195,19 +203,29 @@ def expected_bytes(layout: Any) -> int:
     return size
 
 
-def ring_for(layout: Any, num_envs: int, rows: int, before: Any, after: Any) -> Any:
-    """A tree of `Rows`, chosen by what observations ``[M, ...]`` were followed by."""
+def ring_for(
+    layout: Any,
+    num_envs: int,
+    rows: int,
+    before: Any,
+    after: Any,
+    zeros: Zeros = untouched_zeros,
+) -> Any:
+    """A tree of `Rows`, chosen by what observations ``[M, ...]`` were followed by.
+
+    ``zeros`` makes the memory that the observations lie in.
+    """
     if isinstance(layout, dict):
         return {
-            key: ring_for(inner, num_envs, rows, before[key], after[key])
+            key: ring_for(inner, num_envs, rows, before[key], after[key], zeros)
             for key, inner in layout.items()
         }
     shape, dtype = layout
     if could_be_stack(layout) and len(before):
         moved_on = [np.array_equal(b[1:], a[:-1]) for b, a in zip(before[:_MOST], after)]
         if 2 * sum(moved_on) >= len(moved_on):
-            return StackedRows(shape, num_envs, rows)
-    return PlainRows(shape, dtype, num_envs, rows)
+            return StackedRows(shape, num_envs, rows, zeros)
+    return PlainRows(shape, dtype, num_envs, rows, zeros)
 
 
 def put(ring: Any, envs: slice, rows: NDArray[np.int64], values: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from coach.core.batch import Batch
-from coach.core.errors import SettingError
-from coach.core.layout import transition_bytes
+from coach.core.errors import ResourceError, SettingError
+from coach.core.layout import on_disk, transition_bytes, untouched_zeros
 from coach.core.memory import Memory, Prepare, never, share_of_batch
 from coach.core.registry import register
 from coach.core.schema import Count, CountOrZero, Fraction, Positive
@@ -37,10 +39,14 @@ class Replay(Memory):
             in four steps.
         n_step: rewards summed before bootstrapping (Sutton and Barto, 2018, eq. 7.1).
         discount: gamma, per environment step.
-        sampler: uniform or prioritized.
+        sampler: what minibatches are made of: uniform, prioritized, rank or balanced.
+        disk: folder of a fast disk to keep observations in, where they are too many for RAM; a
+            checkpoint does not depend on it.
 
     Agents may ask for a longer return besides, of ``return_horizon`` steps: batches then have the
-    extras ``return``, ``return_discount`` and ``return_obs``, the observation it goes on from.
+    extras ``return``, ``return_discount`` and ``return_obs``, the observation it goes on from. Or
+    for an entry ``future_key`` of later observations, ``future_offsets`` steps ahead: these come as
+    ``future``, ``future_known`` and ``future_over``, see `Stripes.future`.
     """
 
     order = "replay"
@@ -57,17 +63,25 @@ class Replay(Memory):
         n_step: Count = 1,
         discount: Fraction = 0.99,
         sampler: Sampler | None = None,
+        disk: Path | None = None,
         return_horizon: int = 0,
+        future_offsets: tuple[int, ...] = (),
+        future_key: str = "",
     ) -> None:
         if capacity < num_envs:
             raise SettingError(
                 "capacity", f"{capacity} is less than one transition per environment"
             )
-        self.stripes = Stripes(spec, num_envs, capacity)
+        zeros = untouched_zeros if disk is None else on_disk(disk)
+        self.stripes = Stripes(spec, num_envs, capacity, zeros)
         self.sampler = sampler or Uniform()
         self.nbytes = self.stripes.nbytes + self.sampler.attach(self.stripes)
+        if disk is not None:
+            self.nbytes -= self.stripes.observation_bytes
+            _check_disk(disk, self.stripes.observation_bytes)
         self.batch_size, self.warmup, self.n_step = batch_size, warmup, n_step
         self.return_horizon = return_horizon
+        self.future_offsets, self.future_key = future_offsets, future_key
         self._most_at_once = max(1, _AT_ONCE_BYTES // (batch_size * 2 * transition_bytes(spec)))
         self.updates_per_step, self.discount = updates_per_step, discount
         self.rng = torch.Generator().manual_seed(seed)
@@ -146,6 +160,8 @@ class Replay(Memory):
         batch = self.stripes.gather(index, self.discount, self.n_step)
         if self.return_horizon:
             batch.extras |= self.stripes.returns(index, self.discount, self.return_horizon)
+        if self.future_offsets:
+            batch.extras |= self.stripes.future(index, self.future_key, self.future_offsets)
         batch.weight = weight
         self._last = index
         return batch
@@ -153,3 +169,16 @@ class Replay(Memory):
     def _due(self) -> int:
         # The small term absorbs rounding in ratios such as 0.1, which have no exact float.
         return int((self.env_steps - self.warmup) * self.updates_per_step + 1e-6)
+
+
+def _check_disk(folder: Path, size: int) -> None:
+    """Stop before the run where a folder cannot take so many bytes."""
+    if not folder.is_dir():
+        raise SettingError("disk", f"{folder} is no folder", "Create it, or name another one.")
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise ResourceError(
+            f"memory.disk: observations need {size / 2**30:.1f} GiB, but {folder} has "
+            f"{free / 2**30:.1f} GiB left.",
+            "Lower memory.capacity, or name a folder on another disk.",
+        )

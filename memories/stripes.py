@@ -16,6 +16,7 @@ import torch
 from coach.core.batch import Batch, map_tree
 from coach.core.errors import SettingError
 from coach.core.layout import (
+    Zeros,
     action_layout,
     allocate,
     as_numpy,
@@ -44,16 +45,21 @@ class Stripes:
         spec: observation and action to store.
         num_envs: number of stripes.
         capacity: transitions over all stripes.
+        zeros: makes the memory that observations lie in.
     """
 
-    def __init__(self, spec: Spec, num_envs: int, capacity: int) -> None:
-        self.num_envs, self.spec = num_envs, spec
+    def __init__(
+        self, spec: Spec, num_envs: int, capacity: int, zeros: Zeros = untouched_zeros
+    ) -> None:
+        self.num_envs, self.spec, self._zeros = num_envs, spec, zeros
         self.layout = observation_layout(spec.observation)
         self.held = -(-capacity // num_envs)  # transitions of a stripe
         self.rows = self.held + 1 + margin_of(self.layout)
         self.size = self.rows * num_envs
         other = row_bytes(action_layout(spec.action)) + OUTCOME_BYTES
-        self.nbytes = self.size * (expected_bytes(self.layout) + other)
+        #: Bytes of the observations, and of all of it.
+        self.observation_bytes = self.size * expected_bytes(self.layout)
+        self.nbytes = self.observation_bytes + self.size * other
         #: Bytes of a row on disk, where stacks are whole.
         self.saved_bytes = row_bytes(self.layout) + other
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
@@ -157,6 +163,30 @@ class Stripes:
         obs = map_tree(torch.from_numpy, obs)
         return {"return": reward, "return_discount": discount, "return_obs": obs}
 
+    def future(self, index: Tensor, key: str, offsets: tuple[int, ...]) -> dict[str, Any]:
+        """An entry of a Dict observation as it was so many steps after ``index`` ``[B]``.
+
+        Under ``future`` ``[B, O, ...]``, for each of ``O`` offsets. ``future_known`` ``[B, O]`` is
+        false where the episode, or what has been stored of it, ends before. There ``future`` is
+        what was seen last; ``future_over`` ``[B, O]`` says that this was a terminal state.
+        """
+        _, discount, last = self._summed(index, 1.0, max(offsets))
+        row = index.numpy() % self.rows
+        first = index.numpy() - row
+        reach = ((last - index.numpy()) % self.rows + 1)[:, None]  # [B, 1] steps that are known
+        ahead = np.asarray(offsets)
+        steps = np.minimum(ahead, reach)  # [B, O]
+        places = first[:, None] + (row[:, None] + steps) % self.rows
+        found = self.ring[key].take(places.reshape(-1))
+        found = found.reshape(*steps.shape, *found.shape[1:])  # [B, O, ...]
+        ended = self._outcomes[last, BOUNDARY] > 0
+        number = np.cumsum(ended) - 1  # of those that ended, which of them a row is
+        at, offset = ((steps == reach) & ended[:, None]).nonzero()
+        found[at, offset] = self.finals.of(last[ended])[key][number[at]]
+        known = torch.from_numpy(ahead <= reach)
+        over = (discount == 0)[:, None] & ~known
+        return {"future": torch.from_numpy(found), "future_known": known, "future_over": over}
+
     def _summed(
         self, index: Tensor, gamma: float, n_step: int
     ) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
@@ -189,7 +219,7 @@ class Stripes:
 
     def allocate(self, before: Any, after: Any) -> None:
         """Take the memory, in a form that suits observations ``[M, ...]`` and what came next."""
-        self.ring = ring_for(self.layout, self.num_envs, self.rows, before, after)
+        self.ring = ring_for(self.layout, self.num_envs, self.rows, before, after, self._zeros)
         action = allocate(
             action_layout(self.spec.action), self.num_envs, self.rows, zeros=untouched_zeros
         )

@@ -193,6 +193,8 @@ def _build_memory(
         "seed": derived_seed(run.seed, portion.stream("memory")),
         "sequences": _needs_sequences(agent),
         "return_horizon": agent.return_horizon,
+        "future_offsets": agent.future_offsets,
+        "future_key": agent.future_key,
     }
     whole = build_part("memory", settings, "memory", **injected)
     if portion.workers == 1:
@@ -223,6 +225,21 @@ def _check_memory(agent: Agent, memory: Memory) -> None:
             "this agent learns from whole sequences of steps, as recurrent policies do, but a "
             f"{memory.order} memory hands out single ones",
             "Set memory.type to rollout, or agent.network.middleware to one without memory.",
+        )
+    if agent.return_horizon and not getattr(memory, "return_horizon", 0):
+        raise SettingError(
+            "memory.type",
+            "this agent mixes long returns into its targets, which a "
+            f"{getattr(memory, 'registered_name', type(memory).__name__)} memory does not find",
+            "Set memory.type to replay, or remove agent.monte_carlo.",
+        )
+    if agent.future_offsets and not getattr(memory, "future_offsets", ()):
+        raise SettingError(
+            "memory.type",
+            "this agent learns from later observations, but a "
+            f"{getattr(memory, 'registered_name', type(memory).__name__)} memory does not look "
+            "ahead",
+            "Set memory.type to replay.",
         )
     free = psutil.virtual_memory().available
     if memory.nbytes > 0.9 * free:

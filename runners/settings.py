@@ -104,6 +104,7 @@ class TargetSettings:
         within_steps: environment steps that it may take; left out, the run's own.
         seeds: how many runs are averaged.
         episodes: evaluation episodes per run, with seeds of their own.
+        published: what others reached, and where that is said; for docs/results.md.
     """
 
     def __init__(
@@ -112,8 +113,9 @@ class TargetSettings:
         within_steps: Count | None = None,
         seeds: Count = 3,
         episodes: Count = 20,
+        published: str | None = None,
     ) -> None:
-        self.return_, self.within_steps = return_, within_steps
+        self.return_, self.within_steps, self.published = return_, within_steps, published
         self.seeds, self.episodes = seeds, episodes
 
 

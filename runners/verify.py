@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -99,6 +100,31 @@ def verify(
     return Verdict(name, float(target["return"]), trials)
 
 
+def record(verdict: Verdict, settings: dict[str, Any], path: Path) -> None:
+    """Add what was found to a JSON file, which docs/results.md is made from.
+
+    An older entry of the same preset is replaced.
+    """
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    returns = [trial.kept for trial in verdict.trials]
+    low, high = interval(returns)
+    entries[verdict.preset] = {
+        "about": settings.get("about"),
+        "agent": settings["agent"]["type"] if isinstance(settings["agent"], dict) else None,
+        "environment": settings["environment"]["id"],
+        "env_steps": max(trial.env_steps for trial in verdict.trials),
+        "target": verdict.target,
+        "means": [round(mean, 3) for mean in verdict.means],
+        "last": [round(float(np.mean(trial.last)), 3) for trial in verdict.trials],
+        "interquartile_mean": round(interquartile_mean(np.concatenate(returns)), 3),
+        "interval": [round(low, 3), round(high, 3)],
+        "seconds": round(float(np.mean([trial.seconds for trial in verdict.trials])), 1),
+        "published": settings["target"].get("published"),
+    }
+    written = json.dumps(dict(sorted(entries.items())), indent=1)
+    path.write_text(f"{written}\n", encoding="utf-8")
+
+
 def print_verdict(console: Console, verdict: Verdict) -> None:
     """Print a row per seed and the summary."""
     table = Table(title=f"{verdict.preset}: target {verdict.target:g}", title_justify="left")
@@ -132,6 +158,28 @@ def interquartile_mean(values: Any) -> float:
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     cut = len(ordered) // 4
     return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def interval(
+    returns: list[list[float]], confidence: float = 0.95, draws: int = 2_000
+) -> tuple[float, float]:
+    """Bootstrap interval of the interquartile mean (arXiv:2108.13264, section 4.1).
+
+    Seeds are drawn with replacement, and episodes within each.
+
+    Args:
+        returns: of each seed's episodes.
+        confidence: of the interval.
+        draws: of the bootstrap.
+    """
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(draws):
+        seeds = rng.integers(len(returns), size=len(returns))
+        drawn = [rng.choice(returns[seed], len(returns[seed])) for seed in seeds]
+        found.append(interquartile_mean(np.concatenate(drawn)))
+    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def _trial(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) -> Trial:

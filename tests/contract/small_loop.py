@@ -123,24 +123,29 @@ def small_loop(
     envs = SerialEnvs(task, num_envs, seed)
     torch.manual_seed(seed)
     built: Agent = build_part("agent", agent, "agent", spec=envs.spec).value
-    kept = small_memory(memory or memories_of(type(built))[0], envs, seed, **memory_settings)
+    name = memory or memories_of(type(built))[0]
+    kept = small_memory(name, envs, seed, built.return_horizon, **memory_settings)
     learner = Learner(built, Adam(lr=lr), seed=seed)
     actor = Actor(built, envs, max(kept.fragment_length, 8), seed)
     return Loop(built, kept, learner, actor, Log())
 
 
-def small_memory(name: str, envs: SerialEnvs, seed: int = 0, **settings: Any) -> Memory:
+def small_memory(
+    name: str, envs: SerialEnvs, seed: int = 0, return_horizon: int = 0, **settings: Any
+) -> Memory:
     """A registered memory that holds little."""
     known = parameters(find("memory", name))
     chosen = {k: v for k, v in {**SMALL_MEMORY, **settings}.items() if k in known}
     given = {"spec": envs.spec, "num_envs": envs.num_envs, "seed": seed}
+    given["return_horizon"] = return_horizon
     built: Memory = build_part("memory", {"type": name, **chosen}, "memory", **given).value
     return built
 
 
 def agents() -> list[str]:
-    """Every registered agent, plugins included."""
-    return [entry.name for entry in entries("agent")]
+    """Every registered agent, plugins included, for which any observation will do."""
+    found = [entry.name for entry in entries("agent")]
+    return [name for name in found if not find("agent", name).future_key]  # type: ignore[attr-defined]
 
 
 def memories_of(agent: type[Agent]) -> list[str]:

@@ -18,7 +18,7 @@ from coach.functional.schedules import Schedule
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from worlds import ACTIONS, OBSERVATIONS
+from worlds import ACTIONS, MEASURED, OBSERVATIONS
 
 PARTS = [(kind, entry.name) for kind in KINDS for entry in entries(kind)]
 SCHEDULES = [name for kind, name in PARTS if kind == "schedule"]
@@ -48,9 +48,9 @@ def required(kind: str, name: str) -> dict[str, Any]:
 def built(kind: str, settings: dict[str, Any]) -> Built[Any]:
     """The part for the first pair of spaces that it serves."""
     refusal: SettingError | None = None
-    for observation in ("vector", "stack"):
+    for observation in (OBSERVATIONS["vector"], OBSERVATIONS["stack"], MEASURED):
         for action in ACTIONS.values():
-            spec = Spec(OBSERVATIONS[observation], action)
+            spec = Spec(observation, action)
             try:
                 return build_part(
                     kind,

@@ -22,6 +22,11 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     ),
 }
 
+#: What agents see that predict measurements.
+MEASURED = spaces.Dict(
+    {"observation": OBSERVATIONS["vector"], "measurements": spaces.Box(-1, 1, (2,), np.float32)}
+)
+
 ACTIONS: dict[str, spaces.Space[Any]] = {
     "discrete": spaces.Discrete(3),
     "shifted": spaces.Discrete(3, start=-1),

@@ -22,17 +22,29 @@ def ready_for_lag(agent: str) -> str | dict[str, Any]:
     return agent if lag_limit(agent) != 0 else {"type": agent, "max_policy_lag": 100}
 
 
-@pytest.mark.parametrize("agent", agents())
-def test_sync_equals_single(agent: str, tmp_path: Path) -> None:
+def with_head(head: dict[str, Any], exploration: str) -> dict[str, Any]:
+    return {"type": "dqn", "network": {"heads": {"q": head}}, "exploration": exploration}
+
+
+#: Networks that draw random numbers, and exploration that goes by episodes.
+VARIANTS = [
+    with_head({"type": "categorical_q", "noisy": True, "dueling": True}, "greedy"),
+    with_head({"type": "implicit_quantile_q", "samples": 8}, "epsilon_greedy"),
+    with_head({"type": "ensemble_q", "share": 0.5}, "bootstrapped"),
+]
+
+
+@pytest.mark.parametrize("agent", [*agents(), *VARIANTS], ids=str)
+def test_sync_equals_single(agent: str | dict[str, Any], tmp_path: Path) -> None:
     wanted = outcome(tmp_path, settings_for(agent))
     for workers in (1, 3, 4):
         run = {"mode": "sync", "workers": workers, "worker_kind": "thread"}
         assert outcome(tmp_path, settings_for(agent, **run)) == wanted
 
 
-@pytest.mark.parametrize("agent", agents())
-def test_one_actor_in_lockstep_equals_single(agent: str, tmp_path: Path) -> None:
-    ready = ready_for_lag(agent)
+@pytest.mark.parametrize("agent", [*agents(), *VARIANTS], ids=str)
+def test_one_actor_in_lockstep_equals_single(agent: str | dict[str, Any], tmp_path: Path) -> None:
+    ready = ready_for_lag(agent) if isinstance(agent, str) else agent
     wanted = outcome(tmp_path, settings_for(ready), source=False)
     run = {"mode": "async", "workers": 1, "slots": 1, "worker_kind": "thread"}
     assert outcome(tmp_path, settings_for(ready, **run), source=False) == wanted

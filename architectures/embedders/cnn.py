@@ -1,0 +1,49 @@
+"""Convolutions as many as wanted, for pictures of any size."""
+
+from __future__ import annotations
+
+import torch
+from coach.architectures.activations import Activation, activation_layer
+from coach.architectures.dense import Dense
+from coach.architectures.embedder import Embedder
+from coach.architectures.images import ImageReader, flat_output
+from coach.core.registry import register
+from coach.core.schema import Count
+from coach.core.spec import AnySpace
+from torch import Tensor, nn
+
+
+@register("embedder", "cnn")
+class CNN(Embedder):
+    """Convolutions with an activation behind each, then dense layers.
+
+    The defaults are those of the MinAtar paper (arXiv:1903.03176).
+
+    Args:
+        layers: channels, kernel and stride of each convolution.
+        hidden: widths of the dense layers behind them.
+        activation: behind each layer.
+    """
+
+    def __init__(
+        self,
+        space: AnySpace,
+        layers: list[tuple[Count, Count, Count]] = [(16, 3, 1)],  # noqa: B006 (a schema default)
+        hidden: list[Count] = [128],  # noqa: B006 (a schema default, never changed)
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        self.read = ImageReader(space, "cnn")
+        channels, built = self.read.size[0], []
+        for width, kernel, stride in layers:
+            built += [nn.Conv2d(channels, width, kernel, stride), activation_layer(activation)]
+            channels = width
+        self.convolutions = nn.Sequential(*built, nn.Flatten())
+        inputs = flat_output(self.convolutions, self.read.size, "cnn")
+        self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dense = Dense(inputs, hidden, activation)
+        self.features = hidden[-1] if hidden else inputs
+
+    def forward(self, obs: Tensor) -> Tensor:
+        features: Tensor = self.dense(self.convolutions(self.read(obs)))
+        return features
