@@ -82,7 +82,7 @@ class Advantage:
 
     Args:
         alpha: share of the gap.
-        persistent: see above.
+        persistent: lose no more than if the next action were the same again.
     """
 
     composite: ClassVar[bool] = True

@@ -299,6 +299,20 @@ def _holds_parts(annotation: Any) -> bool:
     return any(_holds_parts(argument) for argument in get_args(annotation))
 
 
+def groups_in(annotation: Any) -> list[type]:
+    """The groups of settings among what an annotation admits, which are shown one by one.
+
+    A composite that says of itself under which key it stands, as a network does, has a place of its
+    own in the documentation.
+    """
+    if _is_contract(annotation):
+        own = hasattr(annotation, "kind") or hasattr(annotation, "key")
+        return [] if own else [annotation]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [group for choice in get_args(annotation) for group in groups_in(choice)]
+    return []
+
+
 def name_of(annotation: Any) -> str:
     """An annotation in words, for errors and `coach describe`."""
     origin = get_origin(annotation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -95,24 +95,11 @@ class Rollout(Memory):
         return {"fill": held / (self.horizon * self.num_envs)}
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"rng": self.rng.get_state()}
-        state["versions"] = [part.version for part in self._pending]
-        for number, part in enumerate(self._pending):
-            for name, leaf in leaves(_tree(part)):
-                state[f"part.{number}.{name}"] = leaf
-        return state
+        return {"rng": self.rng.get_state(), **packed(self._pending)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.set_state(state["rng"])
-        trees: list[dict[str, Any]] = [{} for _ in state["versions"]]
-        for name, leaf in state.items():
-            if name.startswith("part."):
-                _, number, *path, last = name.split(".")
-                node = trees[int(number)]
-                for key in path:
-                    node = node.setdefault(key, {})
-                node[last] = leaf
-        self._pending = [Batch(**tree, version=v) for tree, v in zip(trees, state["versions"])]
+        self._pending = unpacked(state)
 
     def _cut(self, key: tuple[int, ...]) -> None:
         """End what these environments left unfinished where it stands, as a time limit would."""
@@ -172,6 +159,28 @@ class Rollout(Memory):
 
 def _environments(fragment: Batch) -> tuple[int, ...]:
     return () if fragment.env_ids is None else tuple(fragment.env_ids.tolist())
+
+
+def packed(parts: Sequence[Batch]) -> dict[str, Any]:
+    """Fragments as entries of a state."""
+    state: dict[str, Any] = {"versions": [part.version for part in parts]}
+    for number, part in enumerate(parts):
+        for name, leaf in leaves(_tree(part)):
+            state[f"part.{number}.{name}"] = leaf
+    return state
+
+
+def unpacked(state: dict[str, Any]) -> list[Batch]:
+    """The inverse of `packed`; other entries are left alone."""
+    trees: list[dict[str, Any]] = [{} for _ in state["versions"]]
+    for name, leaf in state.items():
+        if name.startswith("part."):
+            _, number, *path, last = name.split(".")
+            node = trees[int(number)]
+            for key in path:
+                node = node.setdefault(key, {})
+            node[last] = leaf
+    return [Batch(**tree, version=v) for tree, v in zip(trees, state["versions"])]
 
 
 def _tree(batch: Batch) -> dict[str, Any]:

@@ -88,15 +88,25 @@ def _plain(text: str) -> str:
 
 
 def _settings_table(cls: type, described: dict[str, str]) -> Table:
-    from coach.core.schema import name_of, parameters  # imports pydantic, lists need none
-
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column, style in (("setting", "cyan"), ("type", "magenta"), ("default", ""), ("", "")):
         table.add_column(column, style=style)
-    for name, (annotation, default) in parameters(cls).items():
-        shown = "required" if default is ... else _shown(default)
-        table.add_row(name, name_of(annotation), Text(shown), Text(described.get(name, "")))
+    _add_settings(table, cls, described, "")
     return table
+
+
+def _add_settings(table: Table, cls: type, described: dict[str, str], prefix: str) -> None:
+    """A row per setting; those of a group of settings, such as dqn's munchausen, behind it."""
+    from coach.core.schema import groups_in, name_of, parameters  # with pydantic; lists need none
+
+    for name, (annotation, default) in parameters(cls).items():
+        groups = groups_in(annotation)
+        kind = "settings | null" if groups else name_of(annotation)
+        shown = "required" if default is ... else _shown(default)
+        words = Text(described.get(name, ""))
+        table.add_row(f"{prefix}{name}", kind, Text(shown), words)
+        for group in groups:
+            _add_settings(table, group, _docstring(group)[1], f"{prefix}{name}.")
 
 
 def _shown(default: Any) -> str:

@@ -74,7 +74,8 @@ def test_describe_shows_purpose_settings_and_paper(
 ) -> None:
     assert coach(monkeypatch, "describe", "agent", "dqn") == 0
     out = capsys.readouterr().out
-    for words in ("arXiv:1312.5602", "target_every", "whole number > 0", "1000", "Q_target"):
+    told = ("arXiv:1312.5602", "target_every", "whole number > 0", "1000", "Q_target")
+    for words in (*told, "munchausen.alpha"):
         assert words in out
 
 

@@ -35,6 +35,7 @@ SMALL_MEMORY = {
     "warmup": 8,
     "updates_per_step": 0.25,
     "horizon": 8,
+    "episodes": 8,
     "epochs": 2,
     "discount": 0.9,
 }
