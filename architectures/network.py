@@ -147,7 +147,7 @@ class Network(nn.Module):
                     f"{nearest(name, self.heads)} Add `{name}: TYPE` under heads.",
                 )
             head = self.heads[name]
-            if wanted not in (head.provides, *head.also):
+            if wanted not in self.provides(name):
                 raise SettingError(
                     f"{self.key}.heads.{name}",
                     f"{owner} needs a head that provides {wanted}, but "
@@ -160,4 +160,5 @@ class Network(nn.Module):
     def provides(self, name: str) -> tuple[str, ...]:
         """The kinds of output that a head's can be used as, see `Head.provides`."""
         head = self.heads[name]
-        return (head.provides, *head.also)  # type: ignore[arg-type, misc]
+        assert isinstance(head, Head)
+        return (head.provides, *head.also)

@@ -19,7 +19,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # whoever compiles does not watch; the import alone takes more than a second
 
 
-class Work(Watch):
+class Work(Watch):  # type: ignore[no-untyped-call]
     """Counts the floating-point operations of products and convolutions."""
 
     def __init__(self) -> None:

@@ -74,7 +74,7 @@ class Call:
                 yield argument, self.kwargs[argument.name]
 
 
-class Tape(Watch):
+class Tape(Watch):  # type: ignore[no-untyped-call]
     """Notes every operation, those of autograd too."""
 
     def __init__(self) -> None:

@@ -54,7 +54,7 @@ class Threads:
         if not self.decided:
             if not self._trying:
                 self._work = Work()
-                self._work.__enter__()
+                self._work.__enter__()  # type: ignore[no-untyped-call]
             else:
                 torch.set_num_threads(self._on_trial())
         self._begin = perf_counter()
@@ -68,7 +68,7 @@ class Threads:
         seconds = perf_counter() - self._begin
         if self._work is not None:
             work, self._work = self._work, None
-            work.__exit__(kind, error, trace)
+            work.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
             self._counted(work.operations)
         elif not self.decided:
             self._tried(seconds)

@@ -33,9 +33,7 @@ class ActionMask(gym.Wrapper[dict[str, Any], Any, Any, Any]):
             )
         self.key, self.count = key, int(env.action_space.n)
         inner = env.observation_space
-        entries = (
-            dict(inner.spaces) if isinstance(inner, spaces.Dict) else {"observation": inner}
-        )
+        entries = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {"observation": inner}
         entries[ACTION_MASK] = spaces.MultiBinary(self.count)
         self.observation_space = spaces.Dict(entries)
 
@@ -45,9 +43,7 @@ class ActionMask(gym.Wrapper[dict[str, Any], Any, Any, Any]):
         obs, info = self.env.reset(seed=seed, options=options)
         return self._joined(obs, info), info
 
-    def step(
-        self, action: Any
-    ) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._joined(obs, info), reward, terminated, truncated, info
 
@@ -56,8 +52,7 @@ class ActionMask(gym.Wrapper[dict[str, Any], Any, Any, Any]):
         if mask.shape != (self.count,):
             raise SettingError(
                 "environment.wrappers",
-                f"info['{self.key}'] is no mask of {self.count} actions but "
-                f"{info.get(self.key)!r}",
+                f"info['{self.key}'] is no mask of {self.count} actions but {info.get(self.key)!r}",
                 f"The environment's info has {sorted(info)}.",
             )
         entries = dict(obs) if isinstance(obs, dict) else {"observation": obs}

@@ -19,9 +19,10 @@ class ExplorationChain(gym.Env[NDArray[np.float32], np.int64]):
     """Cells in a row, entered at the second (arXiv:1602.04621, section 5.1 and appendix C).
 
     The leftmost cell pays 0.001 for every step that ends in it, the rightmost 1, and an episode
-    takes ``length + 9`` steps, so 10 is the best return. Acting at random reaches the right end of
-    a chain of 20 cells in one of a hundred thousand episodes or so. The observation says of every
-    cell whether it is the present one or lies left of it ("thermometer" coding).
+    takes ``length + 9`` steps, so 12 is the best return. Acting at random reaches the right end of
+    20 cells in one of 1,650 episodes, and what is found on the way there speaks for going left. The
+    observation says of every cell whether it is the present one or lies left of it ("thermometer"
+    coding).
 
     Args:
         length: number of cells.

@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def put(levels: Any, fanout: int, index: NDArray[Any], mass: NDArray[Any]) -> None:
     """Set the leaves ``index`` to ``mass``, and all sums above them."""
     leaves = levels[0]
@@ -31,7 +31,7 @@ def put(levels: Any, fanout: int, index: NDArray[Any], mass: NDArray[Any]) -> No
             node[number] = here // fanout
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def find(
     levels: Any, fanout: int, mass: NDArray[Any], just_below_1: float, found: NDArray[Any]
 ) -> None:

@@ -29,6 +29,7 @@ class CategoricalQ(Head):
     """
 
     provides = "values"
+    support: Tensor
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class CategoricalQ(Head):
         self.register_buffer("support", support, persistent=False)
 
     def forward(self, features: Tensor) -> CategoricalValues:
-        support: Tensor = self.support
         log_probability = self.streams(features).log_softmax(-1)  # [B, A, K]
-        return CategoricalValues(log_probability.exp() @ support, log_probability, support)
+        return CategoricalValues(
+            log_probability.exp() @ self.support, log_probability, self.support
+        )

@@ -28,6 +28,8 @@ class QuantileFunction(nn.Module):
         streams: from features to one number per action.
     """
 
+    frequency: Tensor
+
     def __init__(self, features: int, cosines: int, streams: ActionStreams) -> None:
         super().__init__()
         self.embed = nn.Linear(cosines, features)
@@ -36,9 +38,8 @@ class QuantileFunction(nn.Module):
         self.register_buffer("frequency", frequency, persistent=False)
 
     def forward(self, features: Tensor, fraction: Tensor) -> Tensor:
-        frequency: Tensor = self.frequency
         rows, count = fraction.shape
-        angles = torch.cos(fraction.unsqueeze(-1) * frequency)  # [B, N, C]
+        angles = torch.cos(fraction.unsqueeze(-1) * self.frequency)  # [B, N, C]
         merged = features.unsqueeze(1) * torch.relu(self.embed(angles))  # [B, N, F]
         values: Tensor = self.streams(merged.flatten(0, 1))  # [B * N, A, 1]
         return values.view(rows, count, -1).transpose(1, 2)
