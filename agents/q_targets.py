@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from coach.architectures.target import Target
 from coach.core.batch import Batch
-from coach.core.schema import Count, Fraction, Positive
+from coach.core.schema import Fraction, Positive
 from coach.functional.values import value_of
 from torch import Tensor
 
@@ -105,18 +105,17 @@ class MonteCarlo:
 
         (1 - share) * (r + gamma * Q(s', a')) + share * G
 
-    ``G`` is the sum of rewards to the end of the episode; behind a time limit, the newest step or
-    `horizon` steps it goes on with the target network's value. The memory finds it.
+    ``G`` is the sum of rewards to the end of the episode, which the memory finds. Behind a time
+    limit, and as long as the episode goes on, the target network's value stands for the rest.
 
     Args:
         share: of the return in the target.
-        horizon: steps after which a value stands for the rest.
     """
 
     composite: ClassVar[bool] = True
 
-    def __init__(self, share: Fraction = 0.1, horizon: Count = 1_000) -> None:
-        self.share, self.horizon = share, horizon
+    def __init__(self, share: Fraction = 0.1) -> None:
+        self.share = share
 
     def __call__(self, aim: Bootstrap) -> None:
         extras = aim.batch.extras

@@ -17,6 +17,7 @@ from coach.core.schema import Count, CountOrZero, Fraction, Positive
 from coach.core.spec import Spec
 from coach.core.state import prefixed, under
 from coach.memories import journal
+from coach.memories.episode_returns import EpisodeReturns
 from coach.memories.first_errors import first_errors
 from coach.memories.sampler import Sampler
 from coach.memories.samplers.uniform import Uniform
@@ -81,6 +82,7 @@ class Replay(Memory):
             _check_disk(disk, self.stripes.observation_bytes)
         self.batch_size, self.warmup, self.n_step = batch_size, warmup, n_step
         self.return_horizon = return_horizon
+        self.returns = EpisodeReturns(self.stripes, discount)
         self.future_offsets, self.future_key = future_offsets, future_key
         self._most_at_once = max(1, _AT_ONCE_BYTES // (batch_size * 2 * transition_bytes(spec)))
         self.updates_per_step, self.discount = updates_per_step, discount
@@ -159,7 +161,7 @@ class Replay(Memory):
         index, weight = self.sampler.draw(self.stripes, count, self.env_steps, self.rng)
         batch = self.stripes.gather(index, self.discount, self.n_step)
         if self.return_horizon:
-            batch.extras |= self.stripes.returns(index, self.discount, self.return_horizon)
+            batch.extras |= self.returns.of(index)
         if self.future_offsets:
             batch.extras |= self.stripes.future(index, self.future_key, self.future_offsets)
         batch.weight = weight
