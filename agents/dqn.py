@@ -64,7 +64,7 @@ class DQN(Agent):
         self.online = (network or Network(spec, heads={"q": "q"})).require("dqn", q="values")
         self.target = Target(self.online, every=target_every, tau=target_tau)
         offered = self.online.provides("q")
-        self.exploration = (exploration or EpsilonGreedy()).require("dqn", *offered)
+        self.exploration = (exploration or EpsilonGreedy()).require("dqn", *offered, disturb=True)
         if munchausen is not None and "ensemble_values" in offered:
             raise SettingError(
                 "munchausen",
@@ -81,7 +81,7 @@ class DQN(Agent):
         return self.online
 
     def act(self, obs: Any, state: State, ctx: Context) -> Action:
-        outputs = self.online(obs, state)
+        outputs = self.exploration.outputs(self.online, obs, state, ctx)
         action = self.exploration(outputs.q, ctx)
         if not self.initial_priorities:
             return Action(action, outputs.state)

@@ -88,7 +88,9 @@ class NStepQ(Agent):
             else Target(self.online, every=target_every, tau=target_tau)
         )
         offered = self.online.provides("q")
-        self.exploration = (exploration or EpsilonGreedy()).require("n_step_q", *offered)
+        self.exploration = (exploration or EpsilonGreedy()).require(
+            "n_step_q", *offered, disturb=True
+        )
         self.trace_lambda = trace_lambda
         self.decoupled = double  # nn.Module has a method called double
 
@@ -97,7 +99,7 @@ class NStepQ(Agent):
         return self.online
 
     def act(self, obs: Any, state: State, ctx: Context) -> Action:
-        outputs = self.online(obs, state)
+        outputs = self.exploration.outputs(self.online, obs, state, ctx)
         return Action(self.exploration(outputs.q, ctx), outputs.state)
 
     def prepare(self, batch: Batch) -> Batch:

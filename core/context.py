@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from coach.functional.scrambled import scrambled
@@ -22,6 +22,7 @@ class Context:
         explore: True while training, False while evaluating.
         num_envs: environments of the whole run; 0 if that is as many as ``env_ids``.
         episodes: tells the number of every environment's present episode, ``N`` of them.
+        notes: what explorations remember from step to step; saved with the actor.
     """
 
     step: int
@@ -30,6 +31,7 @@ class Context:
     explore: bool = True
     num_envs: int = 0
     episodes: Callable[[], Sequence[int]] | None = None
+    notes: dict[str, Tensor] = field(default_factory=dict)
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers from [0, 1)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from coach.core.batch import State
 from coach.core.context import Context
 from coach.core.errors import SettingError
 from torch import Tensor
@@ -14,13 +15,16 @@ class Exploration(ABC):
     """Chooses actions from a head's output.
 
     ``consumes`` lists the kinds of output (`Head.provides`) it can read: "values" (``[B, A]``),
-    "distribution" or "action" (``[B, D]``). It keeps no counters: schedules read ``ctx.step``.
+    "distribution" or "action" (``[B, D]``). It keeps no counters: schedules read ``ctx.step``, and
+    what has to be remembered of an actor is a tensor in ``ctx.notes``.
     While evaluating (``ctx.explore`` is False) it acts greedily unless its settings say otherwise.
     """
 
     kind: ClassVar[str] = "exploration"
     injected = frozenset({"spec"})
     consumes: ClassVar[tuple[str, ...]]
+    #: Whether it changes what the network says; agents then have to run it through `outputs`.
+    disturbs: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, output: Any, ctx: Context) -> Tensor:
@@ -30,12 +34,17 @@ class Exploration(ABC):
         """Scalars worth logging at ``step``, such as epsilon."""
         return {}
 
-    def require(self, owner: str, *provides: str) -> Exploration:
+    def outputs(self, network: Any, obs: Any, state: State, ctx: Context) -> Any:
+        """What a network says of observations ``[N, ...]``, for acting."""
+        return network(obs, state)
+
+    def require(self, owner: str, *provides: str, disturb: bool = False) -> Exploration:
         """Check that it can read what ``owner`` provides; returns the exploration.
 
         Args:
             owner: for the error.
             provides: kinds of output that what it will be given can be used as.
+            disturb: whether the owner runs its network through `outputs`.
 
         Raises:
             SettingError: it cannot read any of them.
@@ -46,6 +55,13 @@ class Exploration(ABC):
                 f"'{getattr(self, 'registered_name', type(self).__name__)}' reads "
                 f"{' or '.join(self.accepts())}, but {owner} provides {provides[0]}",
                 "`coach list explorations` shows what each reads.",
+            )
+        if self.disturbs and not disturb:
+            raise SettingError(
+                "agent.exploration",
+                f"'{getattr(self, 'registered_name', type(self).__name__)}' disturbs the network, "
+                f"which {owner} does not let it do",
+                "Choose another one, or agent dqn or n_step_q.",
             )
         return self
 

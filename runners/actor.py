@@ -119,6 +119,7 @@ class Actor(Source):
     def state_dict(self) -> dict[str, Any]:
         """Step, random stream, recurrent state and environments."""
         state: dict[str, Any] = {"step": self.ctx.step, "rng": self.ctx.rng.get_state()}
+        state |= {f"notes.{name}": note.clone() for name, note in self.ctx.notes.items()}
         if self._obs is not None:
             state |= prefixed("envs.", self.envs.state_dict())
         return state | {f"recurrent.{name}": leaf for name, leaf in leaves(self.state)}
@@ -135,6 +136,7 @@ class Actor(Source):
             self._observe(self.envs.load_state_dict({"episode": state["episode"]}, False))
             return
         self.ctx.rng.set_state(state["rng"])
+        self.ctx.notes.update(under("notes.", state))
         restore_environments = restore_environments and self.envs.restorable
         envs = under("envs.", state)
         if envs:

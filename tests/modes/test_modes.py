@@ -31,6 +31,7 @@ VARIANTS = [
     with_head({"type": "categorical_q", "noisy": True, "dueling": True}, "greedy"),
     with_head({"type": "implicit_quantile_q", "samples": 8}, "epsilon_greedy"),
     with_head({"type": "ensemble_q", "share": 0.5}, "bootstrapped"),
+    with_head({"type": "q"}, "parameter_noise"),
 ]
 
 
