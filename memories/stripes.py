@@ -163,29 +163,40 @@ class Stripes:
         obs = map_tree(torch.from_numpy, obs)
         return {"return": reward, "return_discount": discount, "return_obs": obs}
 
-    def future(self, index: Tensor, key: str, offsets: tuple[int, ...]) -> dict[str, Any]:
+    def future(self, index: Tensor, key: str, offsets: tuple[int, ...]) -> dict[str, Tensor]:
         """An entry of a Dict observation as it was so many steps after ``index`` ``[B]``.
 
         Under ``future`` ``[B, O, ...]``, for each of ``O`` offsets. ``future_known`` ``[B, O]`` is
         false where the episode, or what has been stored of it, ends before. There ``future`` is
         what was seen last; ``future_over`` ``[B, O]`` says that this was a terminal state.
         """
-        _, discount, last = self._summed(index, 1.0, max(offsets))
-        row = index.numpy() % self.rows
-        first = index.numpy() - row
-        reach = ((last - index.numpy()) % self.rows + 1)[:, None]  # [B, 1] steps that are known
+        first, row, reach, last = self._reached(index.numpy(), max(offsets))
         ahead = np.asarray(offsets)
-        steps = np.minimum(ahead, reach)  # [B, O]
+        steps = np.minimum(ahead, reach[:, None])  # [B, O]
         places = first[:, None] + (row[:, None] + steps) % self.rows
-        found = self.ring[key].take(places.reshape(-1))
-        found = found.reshape(*steps.shape, *found.shape[1:])  # [B, O, ...]
+        flat = self.ring[key].take(places.reshape(-1))
+        found = flat.reshape(*steps.shape, *flat.shape[1:])  # [B, O, ...]
         ended = self._outcomes[last, BOUNDARY] > 0
-        number = np.cumsum(ended) - 1  # of those that ended, which of them a row is
-        at, offset = ((steps == reach) & ended[:, None]).nonzero()
-        found[at, offset] = self.finals.of(last[ended])[key][number[at]]
-        known = torch.from_numpy(ahead <= reach)
-        over = (discount == 0)[:, None] & ~known
-        return {"future": torch.from_numpy(found), "future_known": known, "future_over": over}
+        at, offset = ((steps == reach[:, None]) & ended[:, None]).nonzero()
+        finals = self.finals.of(last[ended])[key]
+        found[at, offset] = finals[np.cumsum(ended)[at] - 1]
+        known = ahead <= reach[:, None]
+        over = (self._outcomes[last, TERMINATED] > 0)[:, None] & ~known
+        tensors = map(torch.from_numpy, (found, known, over))
+        return dict(zip(("future", "future_known", "future_over"), tensors))
+
+    def _reached(self, index: NDArray[np.int64], horizon: int) -> tuple[NDArray[np.int64], ...]:
+        """The stripe's first row, the row in it, known steps ahead, and the last row's index."""
+        row = index % self.rows
+        first = index - row
+        newest = ((self.written - 1) % self.rows)[first // self.rows]
+        ahead = np.arange(horizon)
+        places = first[:, None] + (row[:, None] + ahead) % self.rows  # [B, horizon]
+        ends = self._outcomes.reshape(-1).take(3 * places + BOUNDARY) > 0
+        ends |= ahead >= ((newest - row) % self.rows)[:, None]
+        ends[:, -1] = True
+        reach = ends.argmax(1) + 1
+        return first, row, reach, places[np.arange(len(row)), reach - 1]
 
     def _summed(
         self, index: Tensor, gamma: float, n_step: int
