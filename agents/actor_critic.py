@@ -50,6 +50,7 @@ class ActorCritic(Agent):
 
     learns_from = ("rollout",)
     sequences = True
+    unrolls = True
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ class DQN(Agent):
                 "Remove it, or choose another head.",
             )
         self.rules = [rule for rule in (munchausen, advantage, monte_carlo) if rule is not None]
-        self.return_horizon = int(monte_carlo is not None)
+        self.episode_returns = monte_carlo is not None
         self.initial_priorities = initial_priorities
         self.decoupled = double  # nn.Module has a method called double
 

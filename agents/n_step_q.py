@@ -59,6 +59,7 @@ class NStepQ(Agent):
     """
 
     learns_from = ("rollout",)
+    unrolls = True
 
     def __init__(
         self,

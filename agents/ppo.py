@@ -50,6 +50,7 @@ class PPO(Agent):
     """
 
     learns_from = ("rollout",)
+    unrolls = True
 
     def __init__(
         self,

@@ -90,12 +90,14 @@ class Agent(nn.Module):
     injected = frozenset({"spec"})
     #: Updates that acting may lag behind the learner; ``None`` is no limit, 0 is on-policy only.
     max_policy_lag: int | None = None
-    #: Steps of a return that the objectives want beside the memory's own; 0 wants none.
-    return_horizon: int = 0
+    #: Whether the objectives want returns to the episode's end beside the memory's own.
+    episode_returns: bool = False
     #: Steps ahead at which the objectives want to see an entry of the observation, if any.
     future_offsets: tuple[int, ...] = ()
     #: The key of that entry in a Dict observation, which the agent then cannot do without.
     future_key: ClassVar[str] = ""
+    #: Whether the objectives carry a recurrent state along the steps of a sequence.
+    unrolls: ClassVar[bool] = False
     #: Kinds of memory (`Memory.order`) that the objectives can learn from.
     learns_from: ClassVar[tuple[str, ...]] = ("replay",)
 

@@ -32,7 +32,7 @@ class Memory(ABC):
             "num_envs",
             "seed",
             "sequences",
-            "return_horizon",
+            "episode_returns",
             "future_offsets",
             "future_key",
         }

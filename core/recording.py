@@ -281,5 +281,5 @@ def same_bits(one: Tensor, two: Tensor) -> bool:
     """Whether two tensors are of one shape and type and agree in every bit."""
     if one.shape != two.shape or one.dtype != two.dtype:
         return False
-    first, second = (t.detach().contiguous().view(-1).view(torch.uint8) for t in (one, two))
+    first, second = (t.detach().flatten().clone().view(torch.uint8) for t in (one, two))
     return torch.equal(first, second)

@@ -160,7 +160,7 @@ class EnvironmentSettings:
     def _register_extras(self) -> None:
         if self.id.startswith("ALE/") or "NoFrameskip" in self.id:
             gym.register_envs(importlib.import_module("ale_py"))
-        if self.id.startswith("MinAtar/"):
+        if self.id.startswith("MinAtar/") and self.id not in gym.registry:
             importlib.import_module("minatar.gym").register_envs()
 
     def _guarded(self, key: str, make: Callable[[], T]) -> T:

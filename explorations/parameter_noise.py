@@ -53,11 +53,11 @@ class ParameterNoise(Exploration):
         self._of = -1  # which episode the noise is for
 
     def outputs(self, network: Network, obs: Any, state: State, ctx: Context) -> Outputs:
-        plain = network(obs, state)
+        plain: Outputs = network(obs, state)
         if not ctx.explore:
             return plain
         sigma = ctx.notes.setdefault(_SIGMA, torch.tensor(self.sigma, dtype=torch.float64))
-        disturbed = self._disturbed(network, float(sigma), ctx)(obs, state)
+        disturbed: Outputs = self._disturbed(network, float(sigma), ctx)(obs, state)
         told, done = plain.q.mean.log_softmax(-1), disturbed.q.mean.log_softmax(-1)
         # Of actions that are not allowed both are minus infinity.
         distance = (told.exp() * (told - done).nan_to_num(0.0)).sum(-1).mean()

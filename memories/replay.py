@@ -44,9 +44,9 @@ class Replay(Memory):
         disk: folder of a fast disk to keep observations in, where they are too many for RAM; a
             checkpoint does not depend on it.
 
-    Agents may ask for a longer return besides, of ``return_horizon`` steps: batches then have the
-    extras ``return``, ``return_discount`` and ``return_obs``, the observation it goes on from. Or
-    for an entry ``future_key`` of later observations, ``future_offsets`` steps ahead: these come as
+    Agents may ask for the return to the episode's end besides: batches then have the extras
+    ``return``, ``return_discount`` and ``return_obs``, the observation it goes on from. Or for an
+    entry ``future_key`` of later observations, ``future_offsets`` steps ahead: these come as
     ``future``, ``future_known`` and ``future_over``, see `Stripes.future`.
     """
 
@@ -65,7 +65,7 @@ class Replay(Memory):
         discount: Fraction = 0.99,
         sampler: Sampler | None = None,
         disk: Path | None = None,
-        return_horizon: int = 0,
+        episode_returns: bool = False,
         future_offsets: tuple[int, ...] = (),
         future_key: str = "",
     ) -> None:
@@ -81,8 +81,8 @@ class Replay(Memory):
             self.nbytes -= self.stripes.observation_bytes
             _check_disk(disk, self.stripes.observation_bytes)
         self.batch_size, self.warmup, self.n_step = batch_size, warmup, n_step
-        self.return_horizon = return_horizon
-        self.returns = EpisodeReturns(self.stripes, discount)
+        self.episode_returns = episode_returns
+        self.returns = EpisodeReturns(self.stripes, discount) if episode_returns else None
         self.future_offsets, self.future_key = future_offsets, future_key
         self._most_at_once = max(1, _AT_ONCE_BYTES // (batch_size * 2 * transition_bytes(spec)))
         self.updates_per_step, self.discount = updates_per_step, discount
@@ -160,7 +160,7 @@ class Replay(Memory):
         count = minibatches * self.batch_size
         index, weight = self.sampler.draw(self.stripes, count, self.env_steps, self.rng)
         batch = self.stripes.gather(index, self.discount, self.n_step)
-        if self.return_horizon:
+        if self.returns is not None:
             batch.extras |= self.returns.of(index)
         if self.future_offsets:
             batch.extras |= self.stripes.future(index, self.future_key, self.future_offsets)

@@ -149,20 +149,6 @@ class Stripes:
             index=index,
         )
 
-    def returns(self, index: Tensor, gamma: float, horizon: int) -> dict[str, Any]:
-        """Sums of the rewards from ``index`` ``[B]`` on, and where they end.
-
-        Under ``return``; what lies behind counts for ``return_discount``, and is seen from
-        ``return_obs``. They stop as in `gather`.
-        """
-        reward, discount, last = self._summed(index, gamma, horizon)
-        which = self._outcomes[last, BOUNDARY].nonzero()[0]
-        behind = last + 1
-        behind -= self.rows * (behind % self.rows == 0)
-        _, obs = both(self.ring, last, behind, which, self.finals.of(last[which]))
-        obs = map_tree(torch.from_numpy, obs)
-        return {"return": reward, "return_discount": discount, "return_obs": obs}
-
     def future(self, index: Tensor, key: str, offsets: tuple[int, ...]) -> dict[str, Tensor]:
         """An entry of a Dict observation as it was so many steps after ``index`` ``[B]``.
 

@@ -192,7 +192,7 @@ def _build_memory(
         "num_envs": run.envs,
         "seed": derived_seed(run.seed, portion.stream("memory")),
         "sequences": _needs_sequences(agent),
-        "return_horizon": agent.return_horizon,
+        "episode_returns": agent.episode_returns,
         "future_offsets": agent.future_offsets,
         "future_key": agent.future_key,
     }
@@ -226,7 +226,14 @@ def _check_memory(agent: Agent, memory: Memory) -> None:
             f"{memory.order} memory hands out single ones",
             "Set memory.type to rollout, or agent.network.middleware to one without memory.",
         )
-    if agent.return_horizon and not getattr(memory, "return_horizon", 0):
+    if agent.initial_state(1) is not None and not agent.unrolls:
+        raise SettingError(
+            "agent.network.middleware",
+            f"agent {getattr(agent, 'registered_name', type(agent).__name__)} does not carry what "
+            "a network remembers along the steps it learns from",
+            "Choose a middleware without memory, or agent r2d2.",
+        )
+    if agent.episode_returns and not getattr(memory, "episode_returns", False):
         raise SettingError(
             "memory.type",
             "this agent mixes long returns into its targets, which a "

@@ -99,7 +99,7 @@ def test_mixed_monte_carlo() -> None:
     ahead = {"return": [3.0, 2.0, 0.5], "return_discount": [0.5, 0.0, 0.0], "return_obs": [2, 0, 0]}
     received = np.array([3.0, 2.0, 0.5]) + np.array([0.5, 0, 0]) * TARGET[[2, 0, 0]].max(-1)
     agent = agent_of(monte_carlo={"share": 0.25})
-    assert agent.return_horizon
+    assert agent.episode_returns
     check(agent, 0.75 * double() + 0.25 * received, batch(**ahead))
 
 

@@ -125,20 +125,20 @@ def small_loop(
     torch.manual_seed(seed)
     built: Agent = build_part("agent", agent, "agent", spec=envs.spec).value
     name = memory or memories_of(type(built))[0]
-    kept = small_memory(name, envs, seed, built.return_horizon, **memory_settings)
+    kept = small_memory(name, envs, seed, built.episode_returns, **memory_settings)
     learner = Learner(built, Adam(lr=lr), seed=seed)
     actor = Actor(built, envs, max(kept.fragment_length, 8), seed)
     return Loop(built, kept, learner, actor, Log())
 
 
 def small_memory(
-    name: str, envs: SerialEnvs, seed: int = 0, return_horizon: int = 0, **settings: Any
+    name: str, envs: SerialEnvs, seed: int = 0, episode_returns: bool = False, **settings: Any
 ) -> Memory:
     """A registered memory that holds little."""
     known = parameters(find("memory", name))
     chosen = {k: v for k, v in {**SMALL_MEMORY, **settings}.items() if k in known}
     given = {"spec": envs.spec, "num_envs": envs.num_envs, "seed": seed}
-    given["return_horizon"] = return_horizon
+    given["episode_returns"] = episode_returns
     built: Memory = build_part("memory", {"type": name, **chosen}, "memory", **given).value
     return built
 

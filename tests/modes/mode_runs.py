@@ -53,7 +53,7 @@ def settings_for(agent: str | dict[str, Any], **run: Any) -> dict[str, Any]:
     """A preset for a small run."""
     name = agent if isinstance(agent, str) else agent["type"]
     wanted = find("agent", name).learns_from
-    memory = next(e.name for e in entries("memory") if find("memory", e.name).order in wanted)
+    memory = wanted[0]  # the memory that the order is named after
     known = parameters(find("memory", memory))
     return {
         "environment": {"id": WORLD, "kwargs": {"action": action_of(name)}},
