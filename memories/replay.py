@@ -11,7 +11,7 @@ import torch
 from coach.core.batch import Batch
 from coach.core.errors import ResourceError, SettingError
 from coach.core.layout import on_disk, transition_bytes, untouched_zeros
-from coach.core.memory import Memory, Prepare, never, share_of_batch
+from coach.core.memory import Prepare, never
 from coach.core.registry import register
 from coach.core.schema import Count, CountOrZero, Fraction, Positive
 from coach.core.spec import Spec
@@ -19,6 +19,7 @@ from coach.core.state import prefixed, under
 from coach.memories import journal
 from coach.memories.episode_returns import EpisodeReturns
 from coach.memories.first_errors import first_errors
+from coach.memories.owing import Owing
 from coach.memories.sampler import Sampler
 from coach.memories.samplers.uniform import Uniform
 from coach.memories.stripes import Stripes
@@ -29,7 +30,7 @@ _AT_ONCE_BYTES = 2**20
 
 
 @register("memory", "replay")
-class Replay(Memory):
+class Replay(Owing):
     """Keeps the last transitions and owes a fixed number of updates per environment step.
 
     Args:
@@ -49,8 +50,6 @@ class Replay(Memory):
     entry ``future_key`` of later observations, ``future_offsets`` steps ahead: these come as
     ``future``, ``future_known`` and ``future_over``, see `Stripes.future`.
     """
-
-    order = "replay"
 
     def __init__(
         self,
@@ -87,16 +86,7 @@ class Replay(Memory):
         self._most_at_once = max(1, _AT_ONCE_BYTES // (batch_size * 2 * transition_bytes(spec)))
         self.updates_per_step, self.discount = updates_per_step, discount
         self.rng = torch.Generator().manual_seed(seed)
-        self.env_steps = self.updates = 0
         self._last: Tensor | None = None
-
-    def divided(self, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
-        divided = {**settings, "warmup": settings["warmup"] // workers}
-        divided["capacity"] = -(-settings["capacity"] // workers)
-        if together:
-            divided["batch_size"] = share_of_batch(settings["batch_size"], workers)
-            divided["updates_per_step"] = settings["updates_per_step"] * workers
-        return divided
 
     def write(self, fragment: Batch) -> None:
         added, dropped = self.stripes.write(fragment)
@@ -104,7 +94,7 @@ class Replay(Memory):
         self.env_steps += fragment.steps
 
     def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
-        while (owed := self._due() - self.updates) > 0:
+        while (owed := self.due() - self.updates) > 0:
             at_once = 1 if self.sampler.learns else min(owed, self._most_at_once)
             for batch in self._draw(at_once).split(self.batch_size):
                 self.updates += 1
@@ -125,18 +115,14 @@ class Replay(Memory):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "env_steps": self.env_steps,
-            "updates": self.updates,
-            "updates_per_step": self.updates_per_step,
+            **self.counted(),
             "rng": self.rng.get_state(),
             **prefixed("stripes.", journal.state_dict(self.stripes)),
             **prefixed("sampler.", self.sampler.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.env_steps, self.updates = state["env_steps"], state["updates"]
-        if state["updates_per_step"] != self.updates_per_step:  # another ratio from here on
-            self.updates = max(self._due(), 0)
+        self.count_on(state)
         self.rng.set_state(state["rng"])
         journal.load_state_dict(self.stripes, under("stripes.", state))
         self.sampler.load_state_dict(under("sampler.", state))
@@ -144,10 +130,6 @@ class Replay(Memory):
     def pending_bytes(self, saved: list[int]) -> int:
         new = int(self.stripes.written.sum()) - sum(saved)
         return new * self.stripes.saved_bytes
-
-    def oldest(self) -> list[int]:
-        oldest: list[int] = (self.stripes.written - self.stripes.counts).tolist()
-        return oldest
 
     def rows(self, saved: list[int]) -> tuple[dict[str, Tensor], list[int]]:
         return journal.rows_since(self.stripes, saved)
@@ -167,10 +149,6 @@ class Replay(Memory):
         batch.weight = weight
         self._last = index
         return batch
-
-    def _due(self) -> int:
-        # The small term absorbs rounding in ratios such as 0.1, which have no exact float.
-        return int((self.env_steps - self.warmup) * self.updates_per_step + 1e-6)
 
 
 def _check_disk(folder: Path, size: int) -> None:

@@ -9,13 +9,14 @@ from typing import Any, cast
 import torch
 from coach.core.batch import Batch
 from coach.core.errors import SettingError
-from coach.core.memory import Memory, Prepare, never, share_of_batch
+from coach.core.memory import Prepare, never
 from coach.core.registry import register
 from coach.core.schema import Count, CountOrZero, Fraction, Positive
 from coach.core.spec import Spec
 from coach.core.state import prefixed, under
 from coach.functional.priorities import sequence_priority
 from coach.memories import journal
+from coach.memories.owing import Owing
 from coach.memories.sampler import Sampler
 from coach.memories.samplers.uniform import Uniform
 from coach.memories.sequences import Sequences
@@ -24,7 +25,7 @@ from torch import Tensor
 
 
 @register("memory", "sequence_replay")
-class SequenceReplay(Memory):
+class SequenceReplay(Owing):
     """Keeps the last transitions and deals in sequences of them, with the state before each.
 
     A sequence begins every ``length - overlap`` steps of an environment, wherever episodes begin:
@@ -50,7 +51,6 @@ class SequenceReplay(Memory):
         sampler: uniform or prioritized, over sequences.
     """
 
-    order = "replay"
     sequences = True
 
     def __init__(
@@ -93,16 +93,7 @@ class SequenceReplay(Memory):
         self.warmup, self.updates_per_step = warmup, updates_per_step
         self.discount, self.eta = discount, eta
         self.rng = torch.Generator().manual_seed(seed)
-        self.env_steps = self.updates = 0
         self._last: Tensor | None = None
-
-    def divided(self, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
-        divided = {**settings, "warmup": settings["warmup"] // workers}
-        divided["capacity"] = -(-settings["capacity"] // workers)
-        if together:
-            divided["batch_size"] = share_of_batch(settings["batch_size"], workers)
-            divided["updates_per_step"] = settings["updates_per_step"] * workers
-        return divided
 
     def check_fragments(self, length: int) -> None:
         if self.recurrent and self.store.apart % length:
@@ -116,7 +107,7 @@ class SequenceReplay(Memory):
     def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
         if not self.store.counts.any():
             return
-        while self._due() > self.updates:
+        while self.due() > self.updates:
             self.updates += 1
             yield prepare(self._draw())
         while self.env_steps > self.warmup and more():
@@ -139,9 +130,7 @@ class SequenceReplay(Memory):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "env_steps": self.env_steps,
-            "updates": self.updates,
-            "updates_per_step": self.updates_per_step,
+            **self.counted(),
             "rng": self.rng.get_state(),
             "layout": self.store.layout,
             **prefixed("stripes.", journal.state_dict(self.stripes)),
@@ -149,9 +138,7 @@ class SequenceReplay(Memory):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.env_steps, self.updates = state["env_steps"], state["updates"]
-        if state["updates_per_step"] != self.updates_per_step:  # another ratio from here on
-            self.updates = max(self._due(), 0)
+        self.count_on(state)
         self.rng.set_state(state["rng"])
         self.store.layout = state["layout"]
         journal.load_state_dict(self.stripes, under("stripes.", state))
@@ -161,10 +148,6 @@ class SequenceReplay(Memory):
         new = int(self.stripes.written.sum()) - sum(saved)
         states = -(-new // self.store.apart) * self.store.state_bytes()
         return new * self.stripes.saved_bytes + states
-
-    def oldest(self) -> list[int]:
-        oldest: list[int] = (self.stripes.written - self.stripes.counts).tolist()
-        return oldest
 
     def rows(self, saved: list[int]) -> tuple[dict[str, Tensor], list[int]]:
         tensors, reached = journal.rows_since(self.stripes, saved)
@@ -204,7 +187,3 @@ class SequenceReplay(Memory):
         rows = weight.repeat(self.length, 1)  # [L, M]
         rows[: self.burn_in] = 0.0
         return rows.flatten()
-
-    def _due(self) -> int:
-        # The small term absorbs rounding in ratios such as 0.1, which have no exact float.
-        return int((self.env_steps - self.warmup) * self.updates_per_step + 1e-6)
