@@ -29,3 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
             load_plugin(plugin)
         except CoachError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture(autouse=True)
+def _every_number_counts() -> None:
+    """Runs flush the smallest numbers to zero, for the whole process; tests begin without that."""
+    torch.set_flush_denormal(False)
