@@ -7,12 +7,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from coach.core.registry import register
-from coach.core.schema import Count
+from coach.core.schema import Count, CountOrZero
 from gymnasium import spaces
 from numpy.typing import NDArray
-
-_LEFT, _RIGHT = 0, 1
-
 
 @register("environment", "exploration_chain")
 class ExplorationChain(gym.Env[NDArray[np.float32], np.int64]):
@@ -24,12 +21,22 @@ class ExplorationChain(gym.Env[NDArray[np.float32], np.int64]):
     observation says of every cell whether it is the present one or lies left of it ("thermometer"
     coding).
 
+    Which of the two actions leads to the right is drawn once for each cell, as in later work on the
+    same question (arXiv:1703.07608, section 6.2; arXiv:1908.03568, "deep sea"). If it is the same
+    action everywhere, a network that has learned nothing may get through: it often prefers one
+    action in all cells.
+
     Args:
         length: number of cells.
+        mapping: which drawing of the actions' meanings; with 0, action 1 leads to the right in all
+            cells.
     """
 
-    def __init__(self, length: Count = 20) -> None:
+    def __init__(self, length: Count = 20, mapping: CountOrZero = 1) -> None:
         self.length = length
+        drawn = np.random.default_rng(mapping).integers(0, 2, length)
+        #: The action that leads to the right, for each cell.
+        self.right = drawn if mapping else np.ones(length, np.int64)
         self.observation_space = spaces.Box(0.0, 1.0, (length,), np.float32)
         self.action_space = spaces.Discrete(2)
 
@@ -43,7 +50,7 @@ class ExplorationChain(gym.Env[NDArray[np.float32], np.int64]):
     def step(
         self, action: np.int64
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        move = 1 if action == _RIGHT else -1
+        move = 1 if action == self.right[self._cell] else -1
         self._cell = min(max(self._cell + move, 0), self.length - 1)
         self._steps += 1
         reward = {0: 0.001, self.length - 1: 1.0}.get(self._cell, 0.0)

@@ -41,7 +41,7 @@ class Replay(Owing):
             in four steps.
         n_step: rewards summed before bootstrapping (Sutton and Barto, 2018, eq. 7.1).
         discount: gamma, per environment step.
-        sampler: what minibatches are made of: uniform, prioritized, rank or balanced.
+        sampler: what minibatches are made of: uniform, prioritized, rank, balanced or episodic.
         disk: folder of a fast disk to keep observations in, where they are too many for RAM; a
             checkpoint does not depend on it.
 
@@ -94,12 +94,13 @@ class Replay(Owing):
         self.env_steps += fragment.steps
 
     def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
-        while (owed := self.due() - self.updates) > 0:
+        # Where there is nothing to draw, what is owed is made up for later.
+        while (owed := self.due() - self.updates) > 0 and self.sampler.ready(self.stripes):
             at_once = 1 if self.sampler.learns else min(owed, self._most_at_once)
             for batch in self._draw(at_once).split(self.batch_size):
                 self.updates += 1
                 yield prepare(batch)
-        while self.env_steps > self.warmup and more():
+        while self.env_steps > self.warmup and self.sampler.ready(self.stripes) and more():
             yield prepare(self._draw())
 
     def feedback(self, batch: Batch, priority: Tensor | None) -> None:

@@ -28,6 +28,10 @@ class Sampler(ABC):
         it is negative, it was not known.
         """
 
+    def ready(self, stripes: Stripes) -> bool:
+        """Whether there is something to draw, given that something has been written."""
+        return True
+
     @abstractmethod
     def draw(
         self, stripes: Stripes, count: int, step: int, rng: torch.Generator

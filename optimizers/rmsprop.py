@@ -10,6 +10,9 @@ from coach.functional.schedules import Schedule
 from torch import nn
 
 
+_LEAST = 1e-30  # a square far below that of any eps
+
+
 @register("optimizer", "rmsprop")
 class RMSProp(Optimizer):
     """RMSProp (Tieleman and Hinton, 2012), the optimiser of the first DQN and A3C papers.
@@ -65,7 +68,8 @@ class RMSPropStepper(Stepper):
         if "mean" in slots:
             mean = slots["mean"].lerp_(gradient, 1 - self.alpha)
             square = torch.addcmul(square, mean, mean, value=-1)
-        root = square.sqrt().add_(self.eps)
+        # Rounding may leave less than nothing of a centred square; roots of zero are slow besides.
+        root = square.clamp(min=_LEAST).sqrt_().add_(self.eps)
         if self.momentum:
             speed = slots["speed"].mul_(self.momentum).addcdiv_(gradient, root)
             self.vector.add_(speed, alpha=-lr)

@@ -204,10 +204,10 @@ def test_goals_and_measurements_are_seen_by_the_network() -> None:
 def test_actions_that_are_not_allowed_are_never_taken() -> None:
     given = spec(action_mask=spaces.MultiBinary(3))
     agent = make(given, exploration={"type": "epsilon_greedy", "epsilon": 0.5})
-    obs = observe(200, given)
-    obs["action_mask"] = torch.tensor([[0, 1, 1], [1, 0, 0]]).repeat(100, 1)
-    for explore in (False, True):
-        action = agent.act(obs, None, context(explore, 200)).action
+    obs = observe(20_000, given)
+    obs["action_mask"] = torch.tensor([[0, 1, 1], [1, 0, 0]]).repeat(10_000, 1)
+    for number in range(50):  # a million decisions
+        action = agent.act(obs, None, context(number % 5 > 0, 20_000)).action
         assert obs["action_mask"].gather(1, action[:, None]).all()
 
 

@@ -55,6 +55,15 @@ class Picky(gym.Env[Any, Any]):
         }
 
 
+class Blindfolded(Picky):
+    """The same without pictures."""
+
+    observation_space = spaces.Dict({k: v for k, v in OBSERVATION.items() if k != "picture"})
+
+    def _observe(self) -> dict[str, Any]:
+        return {key: value for key, value in super()._observe().items() if key != "picture"}
+
+
 def heads() -> list[dict[str, Any]]:
     """Every registered head that provides values of its own, plain and with all its options."""
     found: list[dict[str, Any]] = []
@@ -112,6 +121,29 @@ def test_no_agent_takes_what_is_not_allowed(agent: str) -> None:
     loop.train(160)
     loop.actor.ctx.explore = False
     loop.actor.collect()
+
+
+#: NEC searches its dictionaries for every action; small ones do here.
+SMALL = {
+    "nec": {"network": {"heads": {"q": {"type": "dnd_q", "capacity": 100, "neighbours": 5}}}},
+}
+
+
+@pytest.mark.parametrize("agent", [a for a in agents() if "discrete" in served(a)])
+def test_no_agent_takes_what_is_not_allowed_in_a_million_steps(agent: str) -> None:
+    loop = small_loop({"type": agent, **SMALL.get(agent, {})}, Blindfolded)
+    loop.train(64)
+    rows, generator = 20_000, torch.Generator().manual_seed(0)
+    state = loop.agent.initial_state(rows)
+    for number in range(50):
+        allowed = torch.rand(rows, 4, generator=generator) < 0.4
+        speed = torch.randn(rows, 2, generator=generator)
+        ctx = Context(number, generator, torch.arange(rows), explore=number % 5 > 0)
+        with torch.no_grad():
+            obs = {"speed": speed, "action_mask": allowed.to(torch.int8)}
+            chosen = loop.agent.act(obs, state, ctx)
+        state, taken = chosen.state, allowed.gather(1, chosen.action[:, None])[:, 0]
+        assert (taken | ~allowed.any(1)).all()  # where nothing is allowed, anything is
 
 
 def explorations() -> list[tuple[str, str]]:

@@ -100,6 +100,10 @@ def test_clipping_equals_torch(limit: float) -> None:
         (Adam(lr=0.1, weight_decay=0.1), lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1)),
         (SGD(lr=0.1, momentum=0.9), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
         (RMSProp(lr=0.1), lambda p: torch.optim.RMSprop(p, lr=0.1, alpha=0.95, eps=1e-2)),
+        (
+            RMSProp(lr=0.01, centered=True),
+            lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.95, eps=1e-2, centered=True),
+        ),
     ],
 )
 def test_steps_equal_torch_on_separate_parameters(ours: Any, theirs: Any) -> None:
@@ -113,6 +117,17 @@ def test_steps_equal_torch_on_separate_parameters(ours: Any, theirs: Any) -> Non
         optimizer.step()
     for mine, wanted in zip(agent.first.parameters(), reference.first.parameters()):
         torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_that_never_changes_has_a_centred_square_of_zero_and_no_less() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1_000))
+    parameter.grad = torch.linspace(-3, 3, 1_000)
+    stepper = RMSProp(lr=0.1, alpha=0.9, centered=True).build(parameter)
+    for _ in range(400):  # until rounding alone is left of the difference
+        stepper.step(1e-3)
+    assert parameter.isfinite().all()
+    left = stepper.slots["square"] - stepper.slots["mean"].square()
+    assert (left < 0).any()  # what a root would make nothing of
 
 
 def test_only_named_modules_move_in_their_cadence() -> None:

@@ -165,7 +165,7 @@ def test_an_installed_package_that_is_broken_is_named(monkeypatch: pytest.Monkey
 def test_a_name_that_is_nothing_like_any_lists_them_all() -> None:
     with pytest.raises(SettingError) as raised:
         registry.find("sampler", "zzzzzz", "memory.sampler.type")
-    assert "Known: balanced, prioritized, rank, uniform." in str(raised.value)
+    assert "Known: balanced, episodic, prioritized, rank, uniform." in str(raised.value)
     assert "coach list samplers" in str(raised.value)
     assert raised.value.key == "memory.sampler.type"
 

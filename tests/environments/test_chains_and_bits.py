@@ -30,7 +30,7 @@ def test_they_are_proper_environments(env: gym.Env[Any, Any]) -> None:
 
 
 def test_the_chain_by_hand() -> None:
-    chain = ExplorationChain(5)
+    chain = ExplorationChain(5, mapping=0)
     obs, _ = chain.reset(seed=0)
     assert obs.tolist() == [1, 1, 0, 0, 0]
     total, terminated, truncated = episode(chain, [1] * 14)
@@ -40,9 +40,20 @@ def test_the_chain_by_hand() -> None:
 
 
 def test_the_best_return_of_twenty_cells() -> None:
-    total, terminated, _ = episode(ExplorationChain(20), [1] * 29)
+    total, terminated, _ = episode(ExplorationChain(20, mapping=0), [1] * 29)
     assert terminated
     assert total == 12.0
+
+
+def test_actions_mean_something_else_in_each_cell() -> None:
+    chain = ExplorationChain(20)
+    leads_right = [int(action) for action in chain.right]
+    assert 5 <= sum(leads_right) <= 15
+    assert episode(chain, [*leads_right[1:], *[leads_right[-1]] * 10])[0] == 12.0
+    assert leads_right == ExplorationChain(20).right.tolist()
+    assert leads_right != ExplorationChain(20, mapping=2).right.tolist()
+    for action in (0, 1):  # neither of them everywhere leads to the right end
+        assert episode(chain, [action] * 29)[0] < 1
 
 
 def test_bits_by_hand() -> None:
