@@ -11,6 +11,7 @@ from coach.core.schema import Count, CountOrZero
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+
 @register("environment", "exploration_chain")
 class ExplorationChain(gym.Env[NDArray[np.float32], np.int64]):
     """Cells in a row, entered at the second (arXiv:1602.04621, section 5.1 and appendix C).

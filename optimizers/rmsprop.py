@@ -9,7 +9,6 @@ from coach.core.schema import Decay, Positive
 from coach.functional.schedules import Schedule
 from torch import nn
 
-
 _LEAST = 1e-30  # a square far below that of any eps
 
 
