@@ -81,12 +81,17 @@ class NEC(Agent):
         return Loss(
             loss,
             priority=surprise,
+            beside=self._beside(batch, now, later) if self._head.dictionary.entry_lr else {},
             metrics=lambda: {
                 "q/mean": value_of(now.mean, batch.action).mean(),
                 "q/td_error": surprise.mean(),
                 "q/keys": self._head.dictionary.count.float().mean(),  # per action
             },
         )
+
+    def update_beside(self, **found: Tensor) -> None:
+        """Let the entries that were read learn from the error, too."""
+        self._head.dictionary.descend(**found)
 
     def observe(self, fragment: Batch) -> None:
         """Refresh running statistics, then write what the fragment ``[T, N]`` has led to.
@@ -100,6 +105,19 @@ class NEC(Agent):
             # Copies, since results may differ in their last bits with where memory begins.
             own = fragment.to(device).clone()
             self._remember(self.prepare(own))
+
+    @torch.no_grad()
+    def _beside(
+        self, batch: Batch, now: EpisodicValues, later: EpisodicValues
+    ) -> dict[str, Tensor]:
+        """What was read, and the derivative of each row's loss by it."""
+        wanted = batch.reward + batch.discount * value_of(later.mean, later.best())
+        error, most = value_of(now.mean, batch.action) - wanted, self._head.huber_delta
+        error = error.clamp(-most, most) if most else error
+        if batch.weight is not None:
+            error = error * batch.weight
+        slot = now.slot[batch.action, torch.arange(len(error), device=error.device)]
+        return {"key": now.key.detach(), "action": batch.action, "slot": slot, "error": error}
 
     def _remember(self, batch: Batch) -> None:
         flat = batch.flatten()

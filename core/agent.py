@@ -41,11 +41,13 @@ class Loss:
         value: ``[B]`` loss per row; the learner takes the importance-weighted mean.
         priority: ``[B]`` new priorities for the memory (detached), if the objective sets them.
         metrics: gives scalars to log, as tensors; called without autograd, for some updates only.
+        beside: tensors for `Agent.update_beside`, which comes after the step.
     """
 
     value: Tensor
     priority: Tensor | None = None
     metrics: Callable[[], Mapping[str, Tensor]] = dict
+    beside: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,14 @@ class Agent(nn.Module):
 
     def after_update(self) -> None:
         """Called after each update; target networks are tracked here."""
+
+    def update_beside(self, **found: Tensor) -> None:
+        """Change what no optimiser does, such as a dictionary's entries, after a step.
+
+        Called with what an objective returned as `Loss.beside`, if anything: objectives themselves
+        must leave everything as it is.
+        """
+        raise TypeError(f"{type(self).__name__} must define `update_beside` for {sorted(found)}")
 
     def monitor(self, step: int) -> dict[str, float]:
         """Scalars that depend on the step alone, such as the exploration rate."""

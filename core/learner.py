@@ -23,6 +23,7 @@ from torch import Tensor
 #: network. It is a prime, so that every position within a rollout's epochs gets its turn.
 MEASURE_EVERY = 7
 _PRIORITY = "priority"
+_BESIDE = "beside."
 
 
 @dataclass
@@ -147,6 +148,8 @@ class Learner:
             found = self._differentiate(goal, batch, inputs, measured)
             norms = {f"grad_norm/{n}": self._apply(n, env_steps) for n in self.trained[goal.name]}
             priority = found.pop(_PRIORITY, priority)
+            if beside := {name: found.pop(_BESIDE + name) for name in under(_BESIDE, found)}:
+                self.agent.update_beside(**beside)
             if measured:
                 metrics |= norms | found
         self.version += 1
@@ -169,6 +172,7 @@ class Learner:
             for group in groups:
                 group.set_gradients([next(found) for _ in group.parameters])
             told = {} if loss.priority is None else {_PRIORITY: loss.priority}
+            told |= prefixed(_BESIDE, loss.beside)
             if measured:
                 told[f"loss/{goal.name}"] = value.detach()
                 with torch.no_grad():

@@ -41,6 +41,7 @@ class NeuralDictionary(nn.Module):
         delta: added to squared distances by the kernel.
         alpha: how far the value of a known key moves towards a new one.
         tolerance: distance up to which two keys are the same.
+        entry_lr: step size of `descend`.
     """
 
     keys: Tensor
@@ -58,10 +59,11 @@ class NeuralDictionary(nn.Module):
         delta: float = 1e-3,
         alpha: float = 0.1,
         tolerance: float = 0.01,
+        entry_lr: float = 0.0,
     ) -> None:
         super().__init__()
         self.neighbours, self.delta = neighbours, delta
-        self.alpha, self.tolerance = alpha, tolerance
+        self.alpha, self.tolerance, self.entry_lr = alpha, tolerance, entry_lr
         slots = (actions, capacity)
         self.register_buffer("keys", torch.zeros(*slots, width))
         #: Squared lengths of the keys; infinite where there is none, so that none is found there.
@@ -102,6 +104,35 @@ class NeuralDictionary(nn.Module):
         total = weight.sum(-1)
         mean = (weight * value).sum(-1) / total.clamp(min=_LEAST_WEIGHT)
         return mean, filled.any(-1)
+
+    @torch.no_grad()
+    def descend(self, key: Tensor, action: Tensor, slot: Tensor, error: Tensor) -> None:
+        """Move entries along the gradient of what was read from them.
+
+        A key moves by no more than half its distance to ``key``: the kernel is so steep near it
+        that a plain step would throw entries far away.
+
+        Args:
+            key: ``[B, D]`` what was looked up.
+            action: ``[B]`` in whose dictionary.
+            slot: ``[B, k]`` where it was read.
+            error: ``[B]`` derivative of the loss by the value that was read.
+        """
+        capacity, width = self.keys.shape[1:]
+        at = (action.unsqueeze(1) * capacity + slot).flatten()
+        keys, squares = self.keys.view(-1, width), self.squares.view(-1)
+        values = self.values.view(-1)
+        apart = key.unsqueeze(1) - keys[at].view(*slot.shape, width)  # [B, k, D]
+        filled = squares[at].isfinite().view(slot.shape)
+        value = values[at].view(slot.shape)
+        weight = torch.where(filled, 1.0 / (apart.square().sum(-1) + self.delta), 0.0)
+        share = weight / weight.sum(-1, keepdim=True).clamp(min=_LEAST_WEIGHT)
+        mean = (share * value).sum(-1, keepdim=True)
+        pull = -self.entry_lr * error.unsqueeze(1) * share
+        nearer = (pull * (value - mean) * 2.0 * weight).clamp(-0.5, 0.5)
+        values.index_add_(0, at, pull.flatten())
+        keys.index_add_(0, at, (nearer.unsqueeze(-1) * apart).flatten(0, 1))
+        squares[at] = torch.where(filled.flatten(), keys[at].square().sum(-1), torch.inf)
 
     @torch.no_grad()
     def touch(self, slot: Tensor) -> None:
@@ -221,8 +252,9 @@ class DNDQ(Head):
     are fewer than ``neighbours``. An action with none at all is worth what a linear layer says,
     which begins at 0. Agent nec fills the dictionaries; others only read them.
 
-    Gradients reach the network through the distances. Keys and values are no parameters and are
-    changed by writing alone: an optimiser's moments would outlive the entries that they belong to.
+    Gradients reach the network through the distances. Keys and values are no parameters: an
+    optimiser's moments would outlive the entries that they belong to. They are changed by writing
+    and, with ``entry_lr``, by plain gradient steps on what was read from them.
 
     Every action takes ``capacity * (4 * key_size + 16)`` bytes, 2.9 MB with the defaults, and that
     again in each process that acts.
@@ -236,6 +268,8 @@ class DNDQ(Head):
             difference.
         alpha: share of the way that the value of a known key goes towards a new return.
         tolerance: distance up to which a key counts as known.
+        entry_lr: step size of keys and values along the loss of every row that read them; 0 leaves
+            them to writing.
         huber_delta: where the squared error of the loss turns linear; 0 keeps it squared.
     """
 
@@ -252,6 +286,7 @@ class DNDQ(Head):
         delta: Positive = 1e-3,
         alpha: Share = 0.1,
         tolerance: NonNegative = 0.01,
+        entry_lr: NonNegative = 0.0,
         huber_delta: NonNegative = 1.0,
     ) -> None:
         super().__init__()
@@ -273,7 +308,7 @@ class DNDQ(Head):
         nn.init.zeros_(self.unseen.bias)
         width = features if key_size is None else key_size
         self.dictionary = NeuralDictionary(
-            actions, capacity, width, neighbours, delta, alpha, tolerance
+            actions, capacity, width, neighbours, delta, alpha, tolerance, entry_lr
         )
         self.huber_delta = huber_delta
 

@@ -126,6 +126,39 @@ def transitions() -> Batch:
     )
 
 
+@pytest.mark.parametrize(("huber_delta", "weight"), [(0.0, None), (1.0, [0.5, 1.0, 2.0])])
+def test_what_was_read_learns_too_if_asked_to(huber_delta: float, weight: Any) -> None:
+    agent = tabular(huber_delta=huber_delta, entry_lr=0.1)
+    entries = {
+        (0, 0): 2.0,
+        (1, 1): 3.0,
+        (3, 0): 1.0,
+        (4, 0): 6.0,
+        (4, 1): 8.0,
+        (5, 0): 4.0,
+        (5, 1): -1.0,
+    }
+    remember(agent, entries)
+    batch = transitions()
+    batch.weight = None if weight is None else torch.tensor(weight)
+    Learner(agent, SGD(lr=1e-9)).step(batch, 0)
+    errors = [2 - (1 + 0.25 * 8), 3 + 1.0, 1 - (0.5 + 0.5 * 4)]
+    for row, place in enumerate([(0, 0), (1, 1), (3, 0)]):
+        pull = min(max(errors[row], -1), 1) if huber_delta else errors[row]
+        pull *= 1.0 if weight is None else weight[row]
+        assert value(agent, *place) == pytest.approx(entries[place] - 0.1 * pull)
+    for place in ((4, 0), (4, 1), (5, 0)):  # bootstrapped from, not read for a loss
+        assert value(agent, *place) == pytest.approx(entries[place])
+
+
+def test_entries_stay_as_they_were_written_by_default() -> None:
+    agent = tabular()
+    remember(agent, {(0, 0): 2.0, (1, 1): 3.0, (3, 0): 1.0, (4, 1): 8.0, (5, 0): 4.0})
+    before = agent._head.dictionary.values.clone()
+    Learner(agent, SGD(lr=0.1)).step(transitions(), 0)
+    assert torch.equal(agent._head.dictionary.values, before)
+
+
 def test_the_loss_is_the_distance_to_the_memorys_return() -> None:
     agent = tabular(huber_delta=0.0)
     remember(agent, {(0, 0): 2.0, (1, 1): 3.0, (3, 0): 1.0, (4, 0): 6.0, (4, 1): 8.0})

@@ -168,6 +168,44 @@ def test_gradients_reach_the_query_and_nothing_else() -> None:
     assert not any(buffer.requires_grad for buffer in held.buffers())
 
 
+def test_entries_descend_along_the_gradient_of_what_was_read() -> None:
+    held = dictionary(actions=2, capacity=6, width=3, neighbours=4, delta=0.5, entry_lr=0.01)
+    generator = torch.Generator().manual_seed(1)
+    held.write(
+        torch.randn(9, 3, generator=generator),
+        torch.tensor([0, 1] * 4 + [1]),
+        torch.randn(9, generator=generator),
+    )
+    key, action = torch.randn(5, 3, generator=generator), torch.tensor([0, 1, 1, 0, 1])
+    wanted = torch.randn(5, generator=generator)
+    found = held.find(key)
+    # The same by autograd, over copies of the entries, where all rows read all that is there.
+    keys, values = held.keys.clone().requires_grad_(), held.values.clone().requires_grad_()
+    total, errors = torch.zeros(()), []
+    for row in range(5):
+        slots = [n for n in found[action[row], row].tolist() if held.squares[action[row], n] < 1e9]
+        apart = (key[row] - keys[action[row], slots]).square().sum(-1)
+        weight = 1 / (apart + 0.5)
+        read_there = (weight * values[action[row], slots]).sum() / weight.sum()
+        errors.append(read_there.item() - wanted[row].item())
+        total = total + 0.5 * (read_there - wanted[row]) ** 2
+    key_gradient, value_gradient = torch.autograd.grad(total, [keys, values])
+    held.descend(key, action, found[action, torch.arange(5)], torch.tensor(errors))
+    torch.testing.assert_close(held.values, values.detach() - 0.01 * value_gradient)
+    torch.testing.assert_close(held.keys, keys.detach() - 0.01 * key_gradient)
+    filled = held.squares.isfinite()
+    assert filled.sum(-1).tolist() == [4, 5]  # what was empty still is
+    torch.testing.assert_close(held.squares[filled], held.keys.square().sum(-1)[filled])
+
+
+def test_no_entry_is_thrown_past_what_was_looked_up() -> None:
+    held = dictionary(delta=1e-6, entry_lr=1.0)
+    write(held, [0.0, 1.0], [0.0, 100.0])
+    slot = held.find(column(0.01))[:, 0]
+    held.descend(column(0.01), torch.tensor([0]), slot, torch.tensor([-50.0]))
+    assert all(-0.5 <= entry <= 1.5 for entry in held.keys[0, :2, 0].tolist())
+
+
 class Plain:
     """The same, a row at a time, as the words say it."""
 
