@@ -25,8 +25,8 @@ train: $(BIN)/coach ## Train a preset until its target is met, and show the resu
 test: $(BIN)/coach ## Run the test suite.
 	$(BIN)/python -m pytest -n 2
 
-learn: $(BIN)/coach ## Train every preset to its target; takes long.
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,mujoco]'
+learn: $(BIN)/coach ## Train every preset of up to a million steps to its target; takes hours.
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,mujoco,box2d,minatar]'
 	$(BIN)/python -m pytest -m learning -n 2 tests/learning
 
 lint: $(BIN)/coach wheel ## Check style, and types against the installed wheel.

@@ -40,6 +40,8 @@ class EnvironmentSettings:
         id: a Gymnasium id, the name of one of our own environments (`coach list environments`), or
             ``package.module:Class``; with ``backend: envpool`` one of EnvPool's ids.
         kwargs: passed to the environment.
+        evaluation_kwargs: those that differ where the policy is judged, such as
+            ``clip_rewards: false`` for the game's own score.
         wrappers: Gymnasium wrappers (or ``package.module:Class``), innermost first: a name, or
             ``Name: {argument: value}``. Only with ``backend: python``.
         max_episode_steps: time limit; left out, the environment's own.
@@ -58,8 +60,10 @@ class EnvironmentSettings:
         wrappers: list[str | dict[str, Any]] | None = None,
         max_episode_steps: Count | None = None,
         backend: Literal["python", "gymnasium", "envpool"] = "python",
+        evaluation_kwargs: dict[str, Any] | None = None,
     ) -> None:
         self.id, self.kwargs, self.backend = id, kwargs or {}, backend
+        self.evaluation_kwargs = evaluation_kwargs or {}
         self.wrappers, self.max_episode_steps = wrappers or [], max_episode_steps
         if self.wrappers and backend != "python":
             raise SettingError(
@@ -68,6 +72,12 @@ class EnvironmentSettings:
                 "Remove environment.backend, or use what the environment offers in "
                 "environment.kwargs in place of the wrappers.",
             )
+
+    def judging(self) -> EnvironmentSettings:
+        """The environment that the policy is judged in."""
+        judged = copy.copy(self)
+        judged.kwargs = self.kwargs | self.evaluation_kwargs
+        return judged
 
     def make(self, **extra: Any) -> gym.Env[Any, Any]:
         """A new environment; ``extra`` goes to its constructor (``render_mode``).

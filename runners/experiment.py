@@ -96,9 +96,7 @@ def build_experiment(
     # Moments of weights behind dead units decay to denormal numbers, which are 6 times slower.
     torch.set_flush_denormal(True)
 
-    probe = environment.make()
-    spec = Spec(probe.observation_space, probe.action_space)
-    probe.close()
+    spec = _spec_of(environment)
     torch.manual_seed(derived_seed(run.seed, "weights"))
     agent_built = build_part("agent", settings["agent"], "agent", spec=spec)
     agent: Agent = agent_built.value.to(device)
@@ -155,6 +153,24 @@ def build_experiment(
         note,
         plain,
     )
+
+
+def _spec_of(environment: EnvironmentSettings) -> Spec:
+    """Its spaces, which must be the same where the policy is judged."""
+    judged = (environment, environment.judging())
+    specs = []
+    for settings in judged[: 1 + bool(environment.evaluation_kwargs)]:
+        probe = settings.make()
+        specs.append(Spec(probe.observation_space, probe.action_space))
+        probe.close()
+    if specs[0] != specs[-1]:
+        raise SettingError(
+            "environment.evaluation_kwargs",
+            f"there the spaces are {specs[-1].observation} and {specs[-1].action}, while training "
+            f"has {specs[0].observation} and {specs[0].action}",
+            "Change only what leaves observations and actions as they are.",
+        )
+    return specs[0]
 
 
 def choose_device(name: str, number: int = 0) -> torch.device:

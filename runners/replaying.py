@@ -61,9 +61,9 @@ def evaluate_run(
             f"The policy in {folder} does not fit its preset: {str(error).splitlines()[0]}",
             "Was preset.yaml or a plugin changed after the run?",
         ) from error
-    make_envs: Callable[[int, int], VectorEnv] = experiment.environment.vector
+    make_envs: Callable[[int, int], VectorEnv] = experiment.environment.judging().vector
     if video:
-        recording = _recording(experiment.environment, folder / "videos")
+        recording = _recording(experiment.environment.judging(), folder / "videos")
         make_envs = partial(SerialEnvs, recording)
     seed = derived_seed(experiment.run.seed, "evaluate")
     return evaluate(agent, make_envs, episodes, seed, experiment.learner.device), facts

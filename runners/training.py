@@ -225,7 +225,7 @@ class Run:
         experiment = self.experiment
         return evaluate(
             agent or experiment.agent,
-            experiment.environment.vector,
+            experiment.environment.judging().vector,
             episodes,
             derived_seed(experiment.run.seed, purpose),
             experiment.learner.device,

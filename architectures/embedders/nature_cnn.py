@@ -17,11 +17,13 @@ class NatureCNN(Embedder):
     """Three convolutions and a dense layer (Mnih et al., 2015, doi:10.1038/nature14236).
 
     Args:
-        width: width of the dense layer.
+        width: width of the dense layer; null has none, for heads with hidden layers of their own.
         init: "default" is torch's own, "orthogonal" what PPO implementations use.
     """
 
-    def __init__(self, space: AnySpace, width: Count = 512, init: Initializer = "default") -> None:
+    def __init__(
+        self, space: AnySpace, width: Count | None = 512, init: Initializer = "default"
+    ) -> None:
         super().__init__()
         self.read = ImageReader(space, "nature_cnn")
         convolutions = nn.Sequential(
@@ -34,11 +36,10 @@ class NatureCNN(Embedder):
             nn.Flatten(),
         )
         inputs = flat_output(convolutions, self.read.size, "nature_cnn")
-        self.layers = nn.Sequential(
-            *convolutions, initialized(nn.Linear(inputs, width), init), nn.ReLU()
-        )
+        dense = [] if width is None else [initialized(nn.Linear(inputs, width), init), nn.ReLU()]
+        self.layers = nn.Sequential(*convolutions, *dense)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.features = width
+        self.features = width or inputs
 
     def forward(self, obs: Tensor) -> Tensor:
         features: Tensor = self.layers(self.read(obs))

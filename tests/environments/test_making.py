@@ -45,6 +45,17 @@ def test_arguments_reach_the_environment_and_are_not_shared() -> None:
     assert EnvironmentSettings("corners", kwargs={"size": 5}).make().size == 5  # type: ignore[attr-defined]
 
 
+def test_the_policy_may_be_judged_with_other_arguments() -> None:
+    settings = EnvironmentSettings(
+        "Pendulum-v1", {"g": 5.0, "render_mode": None}, evaluation_kwargs={"g": 9.0}
+    )
+    assert settings.make().unwrapped.g == 5.0  # type: ignore[attr-defined]
+    assert settings.judging().make().unwrapped.g == 9.0  # type: ignore[attr-defined]
+    assert settings.judging().kwargs["render_mode"] is None
+    (judged,) = settings.judging().vector(1, 0).envs  # type: ignore[attr-defined]
+    assert judged.unwrapped.g == 9.0
+
+
 def test_environments_by_module_and_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_envs.py").write_text(
         "from coach.environments.corners import Corners\nclass Mine(Corners):\n    pass\n"

@@ -12,6 +12,7 @@ from typing import Any
 import fingerprint
 import pytest
 import yaml
+from coach.core.errors import SettingError
 from coach.runners import folder as run_folder
 from coach.runners.replaying import evaluate_run
 from coach.runners.training import Run
@@ -148,6 +149,31 @@ def test_run_ends_at_the_target_when_asked(tiny_dqn: dict[str, Any], launch: Lau
     result = launch(tiny_dqn).train()
     assert result.stopped == "target reached"
     assert result.env_steps == 200
+
+
+def test_policies_are_judged_by_what_evaluation_pays(
+    tiny_dqn: dict[str, Any], launch: Launch
+) -> None:
+    tiny_dqn["environment"] |= {
+        "kwargs": {"sutton_barto_reward": True},  # 0, and -1 when the pole falls
+        "evaluation_kwargs": {"sutton_barto_reward": False},  # 1 for every step
+    }
+    run = launch(tiny_dqn)
+    result = run.train()
+    assert result.best is not None
+    assert result.best > 1
+    rows = list(csv.DictReader((run.folder / "progress.csv").open(encoding="utf-8")))
+    assert {float(row["episode/return"]) for row in rows if row["episode/return"]} == {-1.0}
+    played, _ = evaluate_run(run.folder, run_folder.read(run.folder)[0], 2, print)
+    assert all(episode.value > 1 for episode in played)
+
+
+def test_what_is_judged_must_look_like_what_is_trained_in(
+    tiny_dqn: dict[str, Any], launch: Launch
+) -> None:
+    tiny_dqn["environment"] = {"id": "exploration_chain", "evaluation_kwargs": {"length": 5}}
+    with pytest.raises(SettingError, match=r"environment\.evaluation_kwargs.*Box.*\(5,\)"):
+        launch(tiny_dqn)
 
 
 def test_best_policy_can_be_played(tiny: dict[str, Any], launch: Launch) -> None:
