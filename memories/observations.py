@@ -108,7 +108,7 @@ class StackedRows:
             self._put(env * self.rows, rows, stacks)
 
     def take(self, index: NDArray[np.int64]) -> NDArray[Any]:
-        return self._take(index, self._ago)
+        return self._take(self._places(index, self._ago))
 
     def both(
         self,
@@ -118,25 +118,29 @@ class StackedRows:
         finals: NDArray[Any],
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         # All but one of the pictures are the same, so where stacks move on they share their memory.
-        begins = self.depth[behind] == 0
-        begins[ended] = False
-        together = self._take(index, self._ago_and_next)  # [B, K + 1]
-        after = together[:, 1:]
-        moved_on = np.array_equal(behind, self._behind(index)) and not begins.any()
-        if not moved_on or not np.array_equal(after[ended, :-1], finals[:, :-1]):
-            return _apart(self, index, behind, ended, finals)
-        after[ended, -1] = finals[:, -1]
-        return together[:, :-1], after
+        places = self._places(index, self._ago_and_next)  # [B, K + 1]
+        moved_on = self.depth.take(behind) > 0
+        moved_on &= places[:, -1] == behind
+        moved_on[ended] = places[ended, -1] == behind[ended]
+        if moved_on.all():
+            together = self._take(places)
+            after = together[:, 1:]
+            if not len(ended):
+                return together[:, :-1], after
+            if np.array_equal(after[ended, :-1], finals[:, :-1]):
+                after[ended, -1] = finals[:, -1]
+                return together[:, :-1], after
+        return _apart(self, index, behind, ended, finals)
 
-    def _behind(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _places(self, index: NDArray[np.int64], ago: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the pictures of stacks lie that are as old as ``ago`` says, ``[B, len(ago)]``."""
         row = index % self.rows
-        return index - row + (row + 1) % self.rows
+        return (index - row)[:, None] + (row[:, None] - ago) % self.rows
 
-    def _take(self, index: NDArray[np.int64], ago: NDArray[np.int64]) -> NDArray[Any]:
-        row = index % self.rows
-        places = (index - row)[:, None] + (row[:, None] - ago) % self.rows  # [B, K]
+    def _take(self, places: NDArray[np.int64]) -> NDArray[Any]:
+        """Pictures of stacks, and maybe of what comes behind, given where they would lie."""
         stacks = self.pictures.take(places, 0)
-        depth = self.depth[index]
+        depth = self.depth.take(places[:, self.last])
         shallow = (depth < self.last).nonzero()[0]
         if len(shallow):
             begins = places[shallow, self.last - depth[shallow]]
