@@ -2,7 +2,9 @@
 
 - vector: a million transitions of 17 numbers (6 to act), minibatches of 256: uniform; prioritized,
   where what counts is a draw together with the new priorities of what was drawn.
-- atari: 50,000 transitions of four stacked pictures, minibatches of 32.
+- atari: 50,000 transitions of four stacked pictures, minibatches of 32, uniform; "arrays" are two
+  plain arrays of whole stacks.
+- atari-prioritized: the same, prioritized, with the new priorities.
 
 Adding goes one transition at a time. Each measurement is a process of its own, with one thread.
 """
@@ -26,8 +28,14 @@ from gymnasium import spaces
 
 OBS, ACTION, CAPACITY, BATCH = 17, 6, 1_000_000, 256
 PICTURES, ATARI_BATCH = 50_000, 32
-KINDS = {"vector": "uniform", "prioritized": "prioritized", "atari": "uniform, pictures"}
+KINDS = {
+    "vector": "uniform",
+    "prioritized": "prioritized",
+    "atari": "uniform, pictures",
+    "atari-prioritized": "prioritized, pictures",
+}
 PEERS = {
+    "arrays": ("numpy", ("atari", "atari-prioritized")),
     "sb3": ("stable_baselines3", ("vector", "atari")),
     "cpprb": ("cpprb", ("vector", "prioritized")),
     "tianshou": ("tianshou", ("vector", "prioritized")),
@@ -102,6 +110,7 @@ def measure(library: str, kind: str) -> dict[str, float]:
     torch.set_num_threads(1)
     builders: dict[str, Callable[[str], Memory]] = {
         "coach": Coach,
+        "arrays": Arrays,
         "sb3": StableBaselines3,
         "cpprb": Cpprb,
         "tianshou": Tianshou,
@@ -109,10 +118,10 @@ def measure(library: str, kind: str) -> dict[str, float]:
     memory = builders[library](kind)
     rng = np.random.default_rng(0)
     steps = _steps(kind, rng)
-    for _ in range(PICTURES if kind == "atari" else memory.fill):
+    for _ in range(PICTURES if "atari" in kind else memory.fill):
         memory.add(*next(steps))
     begin = perf_counter()
-    count = 2_000 if kind == "atari" else 10_000
+    count = 2_000 if "atari" in kind else 10_000
     spent = 0.0
     for _ in range(count):
         step = next(steps)
@@ -120,7 +129,7 @@ def measure(library: str, kind: str) -> dict[str, float]:
         memory.add(*step)
         spent += perf_counter() - begin
     adds = count / spent
-    draws = 500 if kind == "atari" else 2_000
+    draws = 500 if "atari" in kind else 2_000
     best = 0.0
     for _ in range(3):
         begin = perf_counter()
@@ -133,7 +142,7 @@ def measure(library: str, kind: str) -> dict[str, float]:
 def _steps(kind: str, rng: np.random.Generator) -> Any:
     """Transitions of episodes of 1,000 steps, pictures stacked."""
     number = 0
-    pictures = rng.integers(0, 256, (64, 84, 84), np.uint8) if kind == "atari" else None
+    pictures = rng.integers(0, 256, (64, 84, 84), np.uint8) if "atari" in kind else None
     vectors = rng.random((1_000, OBS), np.float32)
     moves = rng.random((1_000, ACTION), np.float32)
     while True:
@@ -182,8 +191,8 @@ class Coach(Memory):
         from coach.memories.samplers.prioritized import Prioritized
         from coach.memories.samplers.uniform import Uniform
 
-        self.kind = kind
-        pictures = kind == "atari"
+        self.prioritized = "prioritized" in kind
+        pictures, prioritized = "atari" in kind, "prioritized" in kind
         spec = Spec(SCREEN, BUTTONS) if pictures else Spec(BOX, ACTIONS)
         self.memory = Replay(
             spec,
@@ -192,7 +201,7 @@ class Coach(Memory):
             batch_size=ATARI_BATCH if pictures else BATCH,
             warmup=0,
             updates_per_step=1.0,  # more are owed than will be drawn
-            sampler=Prioritized() if kind == "prioritized" else Uniform(),
+            sampler=Prioritized() if prioritized else Uniform(),
         )
         self.one = empty_fragment(spec, 1)
         self.arrays = {
@@ -219,7 +228,7 @@ class Coach(Memory):
         if self.stream is None:
             self.stream = self.memory.batches(lambda batch: batch)
         batch = next(self.stream)
-        if self.kind == "prioritized":
+        if self.prioritized:
             self.memory.feedback(batch, batch.reward.abs() + 0.1)
 
     def bytes(self) -> float:
@@ -244,6 +253,31 @@ def empty_fragment(spec: Any, steps: int) -> Any:
         boundary=torch.zeros(steps, 1, dtype=torch.bool),
         env_ids=torch.arange(1),
     )
+
+
+class Arrays(Memory):
+    """What anyone would write: observations and next observations whole, drawn uniformly."""
+
+    def __init__(self, kind: str) -> None:
+        shape = (PICTURES + 2_000, *SCREEN.shape)  # all that is ever added
+        self.obs, self.then = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        self.rest = np.empty((len(self.obs), 3), np.float32)
+        self.count, self.rng = 0, np.random.default_rng(0)
+
+    def add(self, obs: Any, action: Any, reward: float, then: Any, ended: bool) -> None:
+        self.obs[self.count], self.then[self.count] = obs, then
+        self.rest[self.count] = action, reward, ended
+        self.count += 1
+
+    def draw(self) -> None:
+        index = self.rng.integers(self.count, size=ATARI_BATCH)
+        for array in (self.obs, self.then, self.rest):
+            torch.from_numpy(array[index])
+
+    def bytes(self) -> float:
+        return float(sum(array.nbytes for array in (self.obs, self.then, self.rest))) / len(
+            self.obs
+        )
 
 
 class StableBaselines3(Memory):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
 COLUMNS = (
-    "preset", "environment", "env steps", "target", "each seed", "IQM (95 % interval)",
-    "s per seed", "published",
+    "preset", "agent", "environment", "env steps", "target", "seeds", "mean",
+    "IQM (95 % interval)", "s per seed", "published",
 )  # fmt: skip
 
 
@@ -36,10 +37,12 @@ def _row(preset: str, entry: dict[str, Any]) -> list[str]:
     low, high = entry["interval"]
     return [
         preset,
+        entry["agent"],
         entry["environment"],
         f"{entry['env_steps']:,}",
         f"{entry['target']:g}",
         ", ".join(f"{mean:.4g}" for mean in entry["means"]),
+        f"{fmean(entry['means']):.4g}",
         f"{entry['interquartile_mean']:.4g} ({low:.4g} to {high:.4g})",
         f"{entry['seconds']:.0f}",
         entry["published"] or "",

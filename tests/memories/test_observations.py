@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from coach.core.batch import Batch
+from coach.core.spec import Spec
 from coach.memories.observations import PlainRows, StackedRows, expected_bytes, ring_for
+from coach.memories.replay import Replay
+from coach.memories.sampler import Sampler
+from coach.memories.samplers.prioritized import Prioritized
+from coach.memories.samplers.uniform import Uniform
 from coach.memories.stripes import Stripes
+from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import SPECS, World
@@ -88,3 +97,51 @@ def test_rows_that_are_too_old_are_reported(steps: int) -> None:
         added, dropped = stripes.write(world.fragment(steps))
         held = (held | set(added.tolist())) - set(dropped.tolist())
         assert len(held) == int(stripes.counts.sum())
+
+
+def bytes_within(holder: Any, seen: set[int]) -> int:
+    """Of all arrays and tensors that an object holds, memory that is shared counted once."""
+    if isinstance(holder, (np.ndarray, torch.Tensor)):
+        tensor = torch.from_numpy(holder) if isinstance(holder, np.ndarray) else holder
+        storage = tensor.untyped_storage()
+        if not storage.nbytes() or storage.data_ptr() in seen:
+            return 0
+        seen.add(storage.data_ptr())
+        return storage.nbytes()
+    if id(holder) in seen:
+        return 0
+    seen.add(id(holder))
+    if isinstance(holder, dict):
+        return sum(bytes_within(value, seen) for value in holder.values())
+    if isinstance(holder, (list, tuple)):
+        return sum(bytes_within(value, seen) for value in holder)
+    return sum(bytes_within(value, seen) for value in getattr(holder, "__dict__", {}).values())
+
+
+@pytest.mark.parametrize("sampler", [Uniform, Prioritized])
+def test_a_transition_of_stacked_pictures_takes_little_more_than_a_picture(
+    sampler: type[Sampler],
+) -> None:
+    capacity, steps = 12_000, 400
+    spec = Spec(spaces.Box(0, 255, (4, 84, 84), np.uint8), spaces.Discrete(6))
+    replay = Replay(spec, 1, capacity=capacity, warmup=0, sampler=sampler())
+    boundary = torch.zeros(steps, 1, dtype=torch.bool)
+    boundary[-1] = True  # episodes of 400 steps: short for Atari
+    for number in range(capacity // steps):
+        generator = torch.Generator().manual_seed(number)
+        shape = (steps + 4, 84, 84)
+        pictures = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+        stacks = pictures.unfold(0, 4, 1).permute(0, 3, 1, 2)[:, None]  # [T + 1, 1, 4, 84, 84]
+        replay.write(
+            Batch(
+                obs=stacks[:-1].contiguous(),
+                action=torch.zeros(steps, 1, dtype=torch.int64),
+                reward=torch.zeros(steps, 1),
+                discount=1 - boundary.float(),
+                next_obs=stacks[1:].contiguous(),
+                boundary=boundary,
+                env_ids=torch.arange(1),
+            )
+        )
+    assert int(replay.stripes.counts.sum()) == capacity
+    assert bytes_within(replay, set()) / capacity <= 1.1 * 84 * 84
