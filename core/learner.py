@@ -10,6 +10,7 @@ import torch
 from coach.core.agent import Agent, Loss, Objective
 from coach.core.apply import Apply, Local
 from coach.core.batch import Batch
+from coach.core.compiling import Compiling
 from coach.core.errors import SettingError, nearest
 from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
@@ -53,6 +54,7 @@ class Learner:
         seed: of the objectives' random stream.
         record: run objectives from recordings where that is possible, see docs/recording.md.
         threads: finds out how many CPU threads suit the updates; left out, one.
+        compiling: says whether objectives are compiled; left out, they are not.
     """
 
     def __init__(
@@ -64,9 +66,10 @@ class Learner:
         seed: int = 0,
         record: bool = True,
         threads: Threads | None = None,
+        compiling: Compiling | None = None,
     ) -> None:
         self.agent, self.apply = agent, apply or Local()
-        self.threads = threads or Threads()
+        self.threads, self.compiling = threads or Threads(), compiling or Compiling()
         self.objectives: list[Objective] = agent.objectives()
         if not self.objectives:
             raise SettingError(
@@ -95,6 +98,7 @@ class Learner:
         self.recorder = Recorder()
         for recorder in self.recorders:
             recorder.enabled = record and self.device.type == "cpu"
+        self.recorder.enabled &= not self.compiling.on
 
     @property
     def recorders(self) -> list[Recorder]:
@@ -112,7 +116,8 @@ class Learner:
 
     def step(self, batch: Batch, env_steps: int) -> Update:
         """One update on a minibatch; learning rates are those of ``env_steps``."""
-        with self.threads, drawing_from(self.agent.rng):
+        self.compiling.decide(self.version, env_steps)
+        with self.threads, self.compiling, drawing_from(self.agent.rng):
             return self._step(batch, env_steps)
 
     def learning_rates(self, env_steps: int) -> dict[str, float]:
@@ -165,7 +170,7 @@ class Learner:
 
         def gradients(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
             private = batch.rebuilt(tensors)
-            loss: Loss = getattr(self.agent, goal.name)(private)
+            loss: Loss = self.compiling(goal.name, getattr(self.agent, goal.name))(private)
             value = loss.value if private.weight is None else loss.value * private.weight
             value = value.mean()
             found = iter(torch.autograd.grad(value, parameters, allow_unused=True))
@@ -173,6 +178,7 @@ class Learner:
                 group.set_gradients([next(found) for _ in group.parameters])
             told = {} if loss.priority is None else {_PRIORITY: loss.priority}
             told |= prefixed(_BESIDE, loss.beside)
+            told = {name: self.compiling.keeps(tensor) for name, tensor in told.items()}
             if measured:
                 told[f"loss/{goal.name}"] = value.detach()
                 with torch.no_grad():

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 from coach.core.agent import Agent
+from coach.core.compiling import Compiling
 from coach.core.errors import ResourceError, SettingError
 from coach.core.learner import Learner
 from coach.core.memory import Memory
@@ -116,9 +117,11 @@ def build_experiment(
         overrides[name] = built.value
         plain.setdefault("optimizers", {})[name] = built.plain
     seed = derived_seed(run.seed, portion.stream("learner"))
+    compiling = Compiling(run.compile, device, run.steps, say)
     learner = Learner(
-        agent, default.value, overrides, seed=seed, record=run.record, threads=threads
-    )
+        agent, default.value, overrides, seed=seed, record=run.record, threads=threads,
+        compiling=compiling,
+    )  # fmt: skip
     fragment_length = run.fragment_length or memory.fragment_length
     memory.check_fragments(fragment_length)
     clock = make_clock(run, portion)

@@ -165,7 +165,7 @@ def make_threads(
         torch.set_num_threads(run.threads)
         return Threads()
     torch.set_num_threads(1)
-    if device.type != "cpu":
+    if device.type != "cpu" or run.compile is True:  # what is compiled is not watched
         return Threads()
     free = _cpus() // portion.workers
     if portion.workers == 1 and run.mode == "async":

@@ -37,6 +37,8 @@ class RunSettings:
             first updates faster, where they are large enough that they could.
         record: make small updates and forward passes from recordings of their operations, with the
             same results to the last bit; see docs/recording.md.
+        compile: run objectives through torch.compile, which takes 5 to 60 s; auto does so on a GPU
+            where enough updates follow. Results differ in their last bits.
         fragment_length: steps per environment between two looks at the memory; left out, what the
             memory prefers.
         log_every: environment steps per line of progress.csv.
@@ -63,6 +65,7 @@ class RunSettings:
         device: str = "auto",
         threads: Count | Literal["auto"] = "auto",
         record: bool = True,
+        compile: bool | Literal["auto"] = "auto",
         fragment_length: Count | None = None,
         log_every: Count = 1_000,
         checkpoint_every: CountOrZero = 10_000,
@@ -75,7 +78,7 @@ class RunSettings:
         self.workers, self.worker_kind, self.slots = workers, worker_kind, slots
         self.worker_timeout, self.max_restarts = worker_timeout, max_restarts
         self.device, self.threads, self.fragment_length = device, threads, fragment_length
-        self.record = record
+        self.record, self.compile = record, compile
         self.log_every, self.histograms = log_every, histograms
         self.checkpoint_every, self.keep_checkpoints = checkpoint_every, keep_checkpoints
         self.restore_environments = restore_environments
