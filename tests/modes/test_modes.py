@@ -51,6 +51,21 @@ def test_one_actor_in_lockstep_equals_single(agent: str | dict[str, Any], tmp_pa
     assert outcome(tmp_path, settings_for(ready, **run), source=False) == wanted
 
 
+@pytest.mark.parametrize(
+    "sampler", [{"type": "prioritized", "alpha": 0.5}, "rank", "episodic", "balanced"], ids=str
+)
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_rainbow_is_the_same_in_every_mode(mode: str, sampler: Any, tmp_path: Path) -> None:
+    """All that Rainbow is made of, with what else may take the place of its sampler."""
+    run = {"mode": mode, "workers": 3 if mode == "sync" else 1, "slots": 1, "worker_kind": "thread"}
+    found = []
+    for changed in ({}, run):
+        settings = settings_for(VARIANTS[0], **changed)
+        settings["memory"] |= {"n_step": 3, "sampler": sampler}
+        found.append(outcome(tmp_path, settings, source=False))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("kept", ["normalize_observations", "normalize_rewards"])
 def test_running_statistics_reach_the_actor(kept: str, tmp_path: Path) -> None:
     """They change with every fragment, also with those that bring no update."""
