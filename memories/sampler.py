@@ -16,6 +16,8 @@ class Sampler(ABC):
     kind: ClassVar[str] = "sampler"
     #: Whether what it draws depends on the priorities that come back.
     learns: ClassVar[bool] = True
+    #: Whether it reads what single steps hold, and so cannot deal in sequences of them.
+    reads_steps: ClassVar[bool] = False
 
     def attach(self, stripes: Stripes) -> int:
         """Get to know the storage; returns the bytes that the sampler itself will take."""

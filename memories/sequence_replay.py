@@ -48,7 +48,7 @@ class SequenceReplay(Owing):
             sequence is complete they stay owed.
         discount: gamma, per environment step.
         eta: share of the largest error in a sequence's priority, the rest is their mean.
-        sampler: uniform or prioritized, over sequences.
+        sampler: uniform, prioritized or rank, over sequences.
     """
 
     sequences = True
@@ -85,6 +85,13 @@ class SequenceReplay(Owing):
             )
         self.store = Sequences(self.stripes, length, length - overlap)
         self.sampler = sampler or Uniform()
+        if self.sampler.reads_steps:
+            raise SettingError(
+                "sampler",
+                f"'{getattr(self.sampler, 'registered_name', type(self.sampler).__name__)}' goes "
+                "by single steps, but this memory deals in sequences of them",
+                "Choose uniform, prioritized or rank, or memory.type replay.",
+            )
         # Without the states, whose size is not known yet; there are few of them.
         self.nbytes = self.stripes.nbytes + self.sampler.attach(self._to_sample)
         self.fragment_length = self.store.apart

@@ -28,6 +28,7 @@ class Balanced(Sampler):
     """
 
     learns = False
+    reads_steps = True
 
     def __init__(self, key: str = "action") -> None:
         self.key = key

@@ -22,6 +22,7 @@ class Episodic(Sampler):
     """
 
     learns = False
+    reads_steps = True
 
     def attach(self, stripes: Stripes) -> int:
         self.stripes = stripes

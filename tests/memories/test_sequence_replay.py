@@ -11,6 +11,9 @@ import torch
 from coach.core.batch import Batch, map_tree
 from coach.core.errors import SettingError
 from coach.functional.priorities import priority_mass, sequence_priority
+from coach.memories.sampler import Sampler
+from coach.memories.samplers.balanced import Balanced
+from coach.memories.samplers.episodic import Episodic
 from coach.memories.samplers.prioritized import Prioritized
 from coach.memories.samplers.uniform import Uniform
 from coach.memories.sequence_replay import SequenceReplay
@@ -198,6 +201,12 @@ def test_impossible_settings_are_refused(options: dict[str, Any], words: list[st
         memory(**options)
     for word in words:
         assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("sampler", [Balanced(), Episodic()])
+def test_samplers_that_go_by_single_steps_are_refused(sampler: Sampler) -> None:
+    with pytest.raises(SettingError, match=r"sampler: '(balanced|episodic)' goes by single steps"):
+        memory(sampler=sampler)
 
 
 @pytest.mark.parametrize("fragment", [1, 3])
