@@ -9,7 +9,8 @@ import torch
 from coach.core.batch import leaves, map_tree, rebuild
 from coach.core.layout import named_leaves, observation_layout
 from coach.core.state import prefixed, under
-from coach.memories.observations import put, take
+from coach.memories.observations import put, restored, take
+from coach.memories.observations import saved as saved_observations
 from coach.memories.stripes import BOUNDARY, Stripes
 from torch import Tensor
 
@@ -22,7 +23,8 @@ def rows_since(stripes: Stripes, saved: list[int]) -> tuple[dict[str, Tensor], l
     index = _between(stripes, begin, stripes.written)
     at = torch.from_numpy(index)
     tensors = {"begin": torch.from_numpy(begin), "end": torch.from_numpy(stripes.written.copy())}
-    tensors |= named_leaves(map_tree(torch.from_numpy, take(stripes.ring, index)), "obs")
+    obs = saved_observations(stripes.ring, index, _first_of(begin, stripes.written))
+    tensors |= {_of_obs(name): torch.from_numpy(rows) for name, rows in obs.items()}
     tensors |= {"action": stripes.action[at], "outcome": stripes.outcome[at]}
     ended = at[stripes.outcome[at, BOUNDARY] > 0]
     finals = map_tree(torch.from_numpy, stripes.finals.of(ended.numpy()))
@@ -33,7 +35,10 @@ def rows_since(stripes: Stripes, saved: list[int]) -> tuple[dict[str, Tensor], l
 def load_rows(stripes: Stripes, tensors: dict[str, Tensor]) -> None:
     """Put rows from `rows_since` back; later calls overwrite what a full ring has dropped."""
     begin, end = tensors["begin"].numpy(), tensors["end"].numpy()
-    obs = map_tree(lambda t: t.numpy(), _named(stripes, tensors, "obs"))
+    named = {name: rows.numpy() for name, rows in under(_of_obs("") + ".", tensors).items()}
+    if _of_obs("") in tensors:
+        named[""] = tensors[_of_obs("")].numpy()
+    obs = restored(observation_layout(stripes.spec.observation), named)
     if not stripes.allocated:
         first = int(end[0] - begin[0])  # rows of the first stripe follow each other
         before = map_tree(lambda a: a[: max(first - 1, 0)], obs)
@@ -90,6 +95,18 @@ def _between(stripes: Stripes, begin: Any, end: Any) -> Any:
     """Indices of a range of positions per stripe, one stripe after the other."""
     ranges = [np.arange(b, e) % stripes.rows for b, e in zip(begin, end)]
     return np.concatenate([env * stripes.rows + rows for env, rows in enumerate(ranges)])
+
+
+def _first_of(begin: Any, end: Any) -> Any:
+    """Which of the indices of `_between` are the first ones of their stripes."""
+    first = np.zeros(int((end - begin).sum()), bool)
+    starts = np.concatenate([[0], (end - begin).cumsum()[:-1]])
+    first[starts[end > begin]] = True
+    return first
+
+
+def _of_obs(name: str) -> str:
+    return f"obs.{name}" if name else "obs"
 
 
 def _named(stripes: Stripes, tensors: dict[str, Any], prefix: str) -> Any:

@@ -7,19 +7,22 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from coach.core.batch import map_tree
+from coach.core.batch import leaves, map_tree, rebuild
 from coach.core.layout import Zeros, untouched_zeros
 from coach.memories.finals import Finals
 from numpy.typing import NDArray
 
 _NEVER = 255  # the depth of a row that nothing has been written to
 _MOST = 16  # pictures of a stack
+_PART = "#"  # between the path of a leaf and a part of what is saved of it
 
 
 class Rows(Protocol):
     """Observations, or one key of them, in ``num_envs`` rings of ``rows`` rows."""
 
     nbytes: int
+    #: Bytes that a row takes where it is `saved`, those of rare cases left out.
+    saved_bytes: int
 
     def put(self, envs: slice, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Write ``values`` ``[n, T, ...]`` to ``rows`` ``[T]``, which follow each other."""
@@ -39,6 +42,12 @@ class Rows(Protocol):
         For the entries ``ended`` what comes behind is among ``finals`` instead.
         """
 
+    def saved(self, index: NDArray[np.int64], first: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """What `unpacked` makes the observations at ``index`` ``[M]`` of.
+
+        Where ``first`` ``[M]`` is false, an entry is the row behind the entry before it.
+        """
+
 
 class PlainRows:
     """Every observation whole."""
@@ -55,6 +64,7 @@ class PlainRows:
         self.values = zeros((num_envs, rows, *shape), dtype).numpy()
         self.flat = self.values.reshape(num_envs * rows, *shape)
         self.nbytes = self.values.nbytes
+        self.saved_bytes = self.nbytes // max(1, num_envs * rows)
 
     def put(self, envs: slice, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
         begin = int(rows[0])
@@ -74,6 +84,9 @@ class PlainRows:
         finals: NDArray[Any],
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         return _apart(self, index, behind, ended, finals)
+
+    def saved(self, index: NDArray[np.int64], first: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        return {"": self.take(index)}
 
 
 class StackedRows:
@@ -100,6 +113,7 @@ class StackedRows:
         self.depth = np.full(size, _NEVER, np.uint8)
         self.older = Finals(((self.last, *shape[1:]), torch.uint8), size)
         self.nbytes = self.pictures.nbytes + self.depth.nbytes + 4 * size
+        self.saved_bytes = math.prod(shape[1:]) + 1
         self._ago = np.arange(self.last, -1, -1)
         self._ago_and_next = np.arange(self.last, -2, -1)
 
@@ -131,6 +145,11 @@ class StackedRows:
                 after[ended, -1] = finals[:, -1]
                 return together[:, :-1], after
         return _apart(self, index, behind, ended, finals)
+
+    def saved(self, index: NDArray[np.int64], first: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        begins = first | (self.depth.take(index) == 0)
+        older = self.take(index[begins])[:, :-1]
+        return {"newest": self.pictures.take(index, 0), "begins": begins, "older": older}
 
     def _places(self, index: NDArray[np.int64], ago: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the pictures of stacks lie that are as old as ``ago`` says, ``[B, len(ago)]``."""
@@ -168,6 +187,24 @@ class StackedRows:
             self.older.keep(index[begins], stacks[begins, :-1])
         self.pictures[index] = stacks[:, -1]
         self.depth[index] = found
+
+
+def unpacked(parts: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Observations ``[M, ...]`` from what `Rows.saved` made of them."""
+    if "" in parts:
+        return parts[""]
+    newest, begins, older = parts["newest"], parts["begins"], parts["older"]
+    entries = np.arange(len(newest))
+    since = entries - np.maximum.accumulate(np.where(begins, entries, 0))  # its stack began
+    stack, last = begins.cumsum() - 1, older.shape[1]
+    stacks = np.empty((len(newest), last + 1, *newest.shape[1:]), np.uint8)
+    stacks[:, last] = newest
+    for place in range(last):
+        ago = last - place
+        within = since >= ago
+        stacks[within, place] = newest[entries[within] - ago]
+        stacks[~within, place] = older[stack[~within], place + since[~within]]
+    return stacks
 
 
 def _apart(
@@ -235,6 +272,29 @@ def ring_for(
 def put(ring: Any, envs: slice, rows: NDArray[np.int64], values: Any) -> None:
     """`Rows.put`, leaf by leaf."""
     map_tree(lambda leaf, value: leaf.put(envs, rows, value), ring, values)
+
+
+def saved(ring: Any, index: NDArray[np.int64], first: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """`Rows.saved` of all leaves, by path and part."""
+    return {
+        f"{path}{_PART}{part}" if part else path: values
+        for path, leaf in leaves(ring)
+        for part, values in leaf.saved(index, first).items()
+    }
+
+
+def restored(layout: Any, named: dict[str, NDArray[Any]]) -> Any:
+    """The observations that `saved` was given, as a tree like ``layout``."""
+    parts: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, values in named.items():
+        path, _, part = name.partition(_PART)
+        parts.setdefault(path, {})[part] = values
+    return rebuild(layout, {path: unpacked(found) for path, found in parts.items()})
+
+
+def saved_bytes(ring: Any) -> int:
+    """`Rows.saved_bytes` of all leaves."""
+    return sum(leaf.saved_bytes for _, leaf in leaves(ring))
 
 
 def take(ring: Any, index: NDArray[np.int64]) -> Any:

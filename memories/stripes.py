@@ -27,7 +27,7 @@ from coach.core.layout import (
 from coach.core.spec import Spec
 from coach.functional.returns import n_step_returns
 from coach.memories.finals import Finals
-from coach.memories.observations import both, expected_bytes, margin_of, put, ring_for
+from coach.memories.observations import both, expected_bytes, margin_of, put, ring_for, saved_bytes
 from coach.memories.seams import Seams
 from numpy.typing import NDArray
 from torch import Tensor
@@ -60,10 +60,14 @@ class Stripes:
         #: Bytes of the observations, and of all of it.
         self.observation_bytes = self.size * expected_bytes(self.layout)
         self.nbytes = self.observation_bytes + self.size * other
-        #: Bytes of a row on disk, where stacks are whole.
-        self.saved_bytes = row_bytes(self.layout) + other
+        self._other_bytes = other
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
         self.seams = Seams()
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes of a row on disk."""
+        return self._other_bytes + (saved_bytes(self.ring) if self.allocated else 0)
 
     @property
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:

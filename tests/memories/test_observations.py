@@ -9,7 +9,7 @@ import pytest
 import torch
 from coach.core.batch import Batch
 from coach.core.spec import Spec
-from coach.memories.observations import PlainRows, StackedRows, expected_bytes, ring_for
+from coach.memories.observations import PlainRows, StackedRows, expected_bytes, ring_for, unpacked
 from coach.memories.replay import Replay
 from coach.memories.sampler import Sampler
 from coach.memories.samplers.prioritized import Prioritized
@@ -58,6 +58,10 @@ def test_whatever_is_put_is_taken(blocks: list[tuple[int, int]], seed: int) -> N
         for env in range(envs):
             taken = ring.take(env * ROWS + positions % ROWS)
             assert np.array_equal(taken, np.stack([kept[p][env] for p in positions]))
+        both_rings = np.concatenate([env * ROWS + positions % ROWS for env in range(envs)])
+        first = np.isin(np.arange(len(both_rings)), [0, len(positions)])
+        saved = ring.saved(both_rings, first)
+        assert np.array_equal(unpacked(saved), ring.take(both_rings))
 
 
 def test_a_row_that_is_written_again_counts() -> None:
@@ -69,6 +73,19 @@ def test_a_row_that_is_written_again_counts() -> None:
     for value in (coming, other, coming):
         ring.put(slice(0, 1), np.array([1]), value[None, None])
         assert np.array_equal(ring.take(np.array([0, 1])), [first, value])
+
+
+def test_what_is_saved_of_stacks_that_move_on_is_a_picture_each() -> None:
+    rng = np.random.default_rng(0)
+    ring = StackedRows(SHAPE, 1, ROWS)
+    pictures = rng.integers(0, 256, (8, *SHAPE[1:]), np.uint8)
+    stacks = np.stack([pictures[n : n + 3] for n in range(6)])[None]
+    ring.put(slice(0, 1), np.arange(6), stacks)
+    first = np.arange(6) == 0
+    saved = ring.saved(np.arange(6), first)
+    assert saved["newest"].shape == (6, 4, 4)
+    assert saved["older"].shape == (1, 2, 4, 4)
+    assert saved["newest"].nbytes // 6 < ring.saved_bytes <= 4 * 4 + 8
 
 
 def test_the_form_follows_what_is_seen() -> None:
