@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 _NEVER = 255  # the depth of a row that nothing has been written to
 _MOST = 16  # pictures of a stack
-_PART = "#"  # between the path of a leaf and a part of what is saved of it
+#: Parts of what is saved of stacks, behind the path of their leaf.
+_PARTS = ("#newest", "#begins", "#older")
 
 
 class Rows(Protocol):
@@ -149,7 +150,7 @@ class StackedRows:
     def saved(self, index: NDArray[np.int64], first: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         begins = first | (self.depth.take(index) == 0)
         older = self.take(index[begins])[:, :-1]
-        return {"newest": self.pictures.take(index, 0), "begins": begins, "older": older}
+        return dict(zip(_PARTS, (self.pictures.take(index, 0), begins, older)))
 
     def _places(self, index: NDArray[np.int64], ago: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the pictures of stacks lie that are as old as ``ago`` says, ``[B, len(ago)]``."""
@@ -193,7 +194,7 @@ def unpacked(parts: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """Observations ``[M, ...]`` from what `Rows.saved` made of them."""
     if "" in parts:
         return parts[""]
-    newest, begins, older = parts["newest"], parts["begins"], parts["older"]
+    newest, begins, older = (parts[part] for part in _PARTS)
     entries = np.arange(len(newest))
     since = entries - np.maximum.accumulate(np.where(begins, entries, 0))  # its stack began
     stack, last = begins.cumsum() - 1, older.shape[1]
@@ -277,7 +278,7 @@ def put(ring: Any, envs: slice, rows: NDArray[np.int64], values: Any) -> None:
 def saved(ring: Any, index: NDArray[np.int64], first: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     """`Rows.saved` of all leaves, by path and part."""
     return {
-        f"{path}{_PART}{part}" if part else path: values
+        path + part: values
         for path, leaf in leaves(ring)
         for part, values in leaf.saved(index, first).items()
     }
@@ -287,7 +288,8 @@ def restored(layout: Any, named: dict[str, NDArray[Any]]) -> Any:
     """The observations that `saved` was given, as a tree like ``layout``."""
     parts: dict[str, dict[str, NDArray[Any]]] = {}
     for name, values in named.items():
-        path, _, part = name.partition(_PART)
+        part = next((part for part in _PARTS if name.endswith(part)), "")
+        path = name.removesuffix(part)
         parts.setdefault(path, {})[part] = values
     return rebuild(layout, {path: unpacked(found) for path, found in parts.items()})
 

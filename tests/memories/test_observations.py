@@ -83,9 +83,9 @@ def test_what_is_saved_of_stacks_that_move_on_is_a_picture_each() -> None:
     ring.put(slice(0, 1), np.arange(6), stacks)
     first = np.arange(6) == 0
     saved = ring.saved(np.arange(6), first)
-    assert saved["newest"].shape == (6, 4, 4)
-    assert saved["older"].shape == (1, 2, 4, 4)
-    assert saved["newest"].nbytes // 6 < ring.saved_bytes <= 4 * 4 + 8
+    assert saved["#newest"].shape == (6, 4, 4)
+    assert saved["#older"].shape == (1, 2, 4, 4)
+    assert saved["#newest"].nbytes // 6 < ring.saved_bytes <= 4 * 4 + 8
 
 
 def test_the_form_follows_what_is_seen() -> None:
