@@ -23,7 +23,7 @@ class ExplorationChain(gym.Env[NDArray[np.float32], np.int64]):
     coding).
 
     Which of the two actions leads to the right is drawn once for each cell, as in later work on the
-    same question (arXiv:1703.07608, section 6.2; arXiv:1908.03568, "deep sea"). If it is the same
+    same question (arXiv:1703.07608 and arXiv:1908.03568, "deep sea"). If it is the same
     action everywhere, a network that has learned nothing may get through: it often prefers one
     action in all cells.
 
