@@ -59,10 +59,10 @@ def print_description(console: Console, kind: str, name: str) -> None:
     cls = find(kind, name)
     module = inspect.getmodule(cls)
     about, described = _docstring(cls)
-    parts: list[Any] = [Text(about)]
+    parts: list[Any] = [Text(_flowing(about))]
     source = f"{(module.__doc__ or '') if module else ''}\n{cls.__doc__ or ''}"
     if kind == "agent" and module is not None and module.__doc__:
-        parts += [Text(), Text(inspect.cleandoc(module.__doc__), style="dim")]
+        parts += [Text(), Text(_flowing(inspect.cleandoc(module.__doc__)), style="dim")]
     papers = list(dict.fromkeys(_PAPER.findall(source)))
     if papers:
         parts += [Text(), Text("Source: " + ", ".join(papers), style="green")]
@@ -71,6 +71,18 @@ def print_description(console: Console, kind: str, name: str) -> None:
     console.print(table if table.row_count else "It takes no settings.")
     if module is not None and module.__file__:
         console.print(f"Defined in {cls.__module__}", style="dim", highlight=False)
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs without the line breaks of the source; lists and indented lines keep theirs."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        begins = not line or line[0].isspace() or line.startswith("- ")
+        if lines and lines[-1] and not lines[-1][0].isspace() and not begins:
+            lines[-1] += f" {line}"
+        else:
+            lines.append(re.sub(r"(?<=\S) {4,}", "   ", line))  # columns of equations, closer
+    return "\n".join(lines)
 
 
 def _rows(kind: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from coach.runners.catalog import _flowing
 
 import coach_cli
 
@@ -77,6 +78,12 @@ def test_describe_shows_purpose_settings_and_paper(
     told = ("arXiv:1312.5602", "target_every", "whole number > 0", "1000", "Q_target")
     for words in (*told, "munchausen.alpha"):
         assert words in out
+
+
+def test_descriptions_flow() -> None:
+    text = "One\nparagraph.\n\n    y = x          (1)\n    z = y\nAnother\none:\n- a list\n- of two"
+    wanted = "One paragraph.\n\n    y = x   (1)\n    z = y\nAnother one:\n- a list\n- of two"
+    assert _flowing(text) == wanted
 
 
 def test_describe_preset_shows_it(
