@@ -189,6 +189,9 @@ def verify(
     record: Annotated[
         Path | None, typer.Option(help="JSON file to add the result to, see docs/results.md.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with runs that had the same settings.")
+    ] = False,
 ) -> None:
     """Train a preset for several seeds and compare with its target."""
     from coach.runners import preset as presets
@@ -199,7 +202,7 @@ def verify(
         placed = _placement(mode, exchange, workers, worker_kind, device)
         name, settings = presets.load(preset, _overrides(set_, **placed))
         _refuse_idle_flags(settings, exchange, worker_kind)
-        verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins)
+        verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins, resume)
     verification.print_verdict(console, verdict)
     if record is not None:
         verification.record(verdict, settings, record)

@@ -85,6 +85,7 @@ class Run:
         self.profile: Profile | None = None
         self.best: float | None = None
         self.last: float | None = None
+        self._seconds_before = _seconds_of(folder) if resume else 0.0
         state: dict[str, Any] = {}
         manifest: dict[str, Any] = {}
         if resume:
@@ -158,7 +159,7 @@ class Run:
                 self.profile.stop()
             self.log.view.close()
             experiment.source.close()
-        seconds = perf_counter() - begin
+        seconds = self._seconds_before + perf_counter() - begin
         self._finish(seconds)
         return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best)
 
@@ -333,6 +334,12 @@ def resume(
     """
     experiment = build_experiment(settings, plugins, _teller(console))
     return Run(experiment, folder, console, True, quiet, skip_episodes)
+
+
+def _seconds_of(folder: Path) -> float:
+    """How long a run has trained already, as far as it came to write that down."""
+    path = folder / "result.json"
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else 0.0
 
 
 def _without_episodes(state: dict[str, Any], skipped: int) -> dict[str, Any]:

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coach.core.errors import SettingError
+import yaml
+from coach.core.errors import CoachError, SettingError
 from coach.core.registry import load_plugin
-from coach.runners.checkpoint import load_policy
-from coach.runners.training import carry_through, start
+from coach.runners import folder as run_folder
+from coach.runners.checkpoint import checkpoints, load_policy
+from coach.runners.experiment import build_experiment
+from coach.runners.preset import dump
+from coach.runners.training import carry_through, resume, start
 from coach.telemetry.console import number
 from rich.console import Console
 from rich.table import Table
@@ -67,14 +71,17 @@ def verify(
     seeds: int | None,
     jobs: int = 1,
     plugins: list[str] | None = None,
+    resuming: bool = False,
 ) -> Verdict:
     """Train ``seeds`` seeds within the target's steps and judge the kept policies.
 
     The policy that did best in the run's own evaluations is kept; it is judged in episodes that
-    it has not been selected on.
+    it has not been selected on. With ``resuming``, runs under ``root`` that had the same settings
+    are gone on with, or judged as they are if they are finished.
 
     Raises:
         SettingError: the preset has no target.
+        CoachError: a signal ended a run before it was finished.
     """
     target = settings.get("target")
     if not isinstance(target, dict) or "return" not in target:
@@ -90,7 +97,7 @@ def verify(
         changed = copy.deepcopy(settings)
         changed["run"]["seed"] = seed
         changed["run"]["steps"] = target.get("within_steps") or changed["run"]["steps"]
-        arguments.append((name, changed, root, plugins or []))
+        arguments.append((name, changed, root, plugins or [], resuming))
     if jobs == 1:
         trials = [_trial(*argument) for argument in arguments]
     else:
@@ -182,13 +189,24 @@ def interval(
     return float(low), float(high)
 
 
-def _trial(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) -> Trial:
+def _trial(
+    name: str, settings: dict[str, Any], root: Path, plugins: list[str], resuming: bool
+) -> Trial:
     for plugin in plugins:
         load_plugin(plugin)
     seed, episodes = settings["run"]["seed"], settings["target"].get("episodes", 20)
-    run, result = carry_through(
-        start(name, settings, root, Console(), plugins, quiet=True), plugins
+    folder = _earlier(name, settings, root, plugins) if resuming else None
+    run = (
+        start(name, settings, root, Console(), plugins, quiet=True)
+        if folder is None
+        else resume(folder, settings, Console(), plugins, quiet=True)
     )
+    run, result = carry_through(run, plugins)
+    if result.stopped.startswith("interrupted"):
+        raise CoachError(
+            f"Seed {seed} was {result.stopped} after {result.env_steps:,} steps.",
+            "Add --resume to go on where it stopped.",
+        )
     last = [episode.value for episode in run.evaluate(episodes, "verification")]
     kept = last
     if (result.folder / "best").is_dir():
@@ -196,3 +214,21 @@ def _trial(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) 
         run.experiment.agent.load_state_dict(weights)
         kept = [episode.value for episode in run.evaluate(episodes, "verification")]
     return Trial(seed, kept, last, result.env_steps, result.seconds, result.folder)
+
+
+def _earlier(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) -> Path | None:
+    """The newest run of a seed with the same settings that has a checkpoint to go on from."""
+    experiment = build_experiment(settings, plugins)
+    experiment.source.close()
+    wanted = _what_runs(yaml.safe_load(dump(experiment.plain)))
+    for folder in sorted((root / name).glob(f"*-seed{experiment.run.seed}*"), reverse=True):
+        if run_folder.is_run(folder) and checkpoints(folder):
+            found, _ = run_folder.read(folder)
+            if _what_runs(found) == wanted:
+                return folder
+    return None
+
+
+def _what_runs(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what a run is judged by afterwards."""
+    return {key: value for key, value in settings.items() if key not in ("about", "target")}

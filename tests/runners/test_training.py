@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import fingerprint
 import pytest
 import yaml
-from coach.core.errors import SettingError
+from coach.core.errors import CoachError, SettingError
 from coach.runners import folder as run_folder
 from coach.runners.replaying import evaluate_run
 from coach.runners.training import Run
@@ -198,6 +199,50 @@ def test_verify_holds_the_mean_against_the_target(tiny_dqn: dict[str, Any], tmp_
     assert all(trial.env_steps == 200 and len(trial.kept) == 3 for trial in verdict.trials)
     tiny_dqn["target"]["return"] = 1.0
     assert verify("tiny", tiny_dqn, tmp_path, seeds=1).passed
+
+
+def test_verify_goes_on_with_what_is_there(
+    tiny_dqn: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_dqn["target"] = {"return": 1.0, "within_steps": 300, "episodes": 3}
+    straight = verify("tiny", copy.deepcopy(tiny_dqn), tmp_path / "straight", seeds=2)
+    after_fragment, root = Run._after_fragment, tmp_path / "broken"
+
+    def killed(run: Run) -> None:
+        after_fragment(run)
+        if run.experiment.run.seed == 2 and run.clock.env_steps >= 200:
+            raise KeyboardInterrupt  # as a second Ctrl-C does: nothing is written any more
+
+    monkeypatch.setattr(Run, "_after_fragment", killed)
+    with pytest.raises(KeyboardInterrupt):
+        verify("tiny", copy.deepcopy(tiny_dqn), root, seeds=2)
+    monkeypatch.undo()
+    before = {path.name for path in (root / "tiny").iterdir()}
+    tiny_dqn["target"]["return"] = 2.0  # judged by something else, but trained alike
+    resumed = verify("tiny", copy.deepcopy(tiny_dqn), root, seeds=2, resuming=True)
+    assert {path.name for path in (root / "tiny").iterdir()} == before
+    assert [t.kept for t in resumed.trials] == [t.kept for t in straight.trials]
+    assert [t.last for t in resumed.trials] == [t.last for t in straight.trials]
+    finished = json.loads((resumed.trials[0].folder / "result.json").read_text())
+    assert resumed.trials[0].seconds == finished["seconds"]
+    tiny_dqn["agent"]["target_every"] += 1
+    other = verify("tiny", tiny_dqn, root, seeds=1, resuming=True)
+    assert other.trials[0].folder.name not in before
+
+
+def test_verify_does_not_judge_what_was_interrupted(
+    tiny_dqn: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_fragment = Run._after_fragment
+
+    def interrupted(run: Run) -> None:
+        after_fragment(run)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "_after_fragment", interrupted)
+    tiny_dqn["target"] = {"return": 1.0}
+    with pytest.raises(CoachError, match=r"Seed 1 was interrupted by SIGINT after .*\n.*--resume"):
+        verify("tiny", tiny_dqn, tmp_path, seeds=2)
 
 
 def test_interquartile_mean_drops_both_quarters() -> None:
