@@ -1,9 +1,10 @@
-"""W6: asynchronous Pong with Coach and with Sample Factory in turn, agent steps per second.
+"""W6: asynchronous Pong with Coach, Sample Factory and RLlib in turn, agent steps per second.
 
-Both make one pass over rollouts of 32 steps in minibatches of 256, with 16 environments in two
-workers and a learner. Counted are the steps that were learned from, from the first step of an
-environment to the end; CPU seconds are those of all processes meanwhile. The peer needs an
-interpreter of its own (sample_factory.txt).
+All make one pass over rollouts of 32 steps in minibatches of 256. Coach and Sample Factory have 16
+environments in two workers and a learner; RLlib's IMPALA has 8 in one worker, which costs it less
+than two. Counted are the steps that were learned from, from the first step of an environment to
+the end; CPU seconds are those of all processes meanwhile. The peers need interpreters of their own
+(sample_factory.txt, rllib_impala.txt).
 """
 
 from __future__ import annotations
@@ -25,49 +26,52 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
+#: Scripts of the peers, and the options that name their interpreters.
+PEERS = {
+    "Sample Factory": ("sample_factory.py", "peer_python"),
+    "RLlib IMPALA": ("rllib_impala.py", "rllib_python"),
+}
 
 
 def main() -> int:
-    """Run both in turn and print a table."""
+    """Run all in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each")
     parser.add_argument("--seconds", type=int, default=60, help="of each run")
     parser.add_argument("--peer-python", help="interpreter with Sample Factory; left out: no peer")
+    parser.add_argument("--rllib-python", help="interpreter with RLlib; left out: not run")
     parser.add_argument("--set", action="append", default=[], help="KEY.PATH=VALUE for Coach")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measure(options.seconds, options.set)))
         return 0
-    ours, peer = [], []
     changed = [part for text in options.set for part in ("--set", text)]
+    commands = {"coach": [sys.executable, __file__, "--measure", *changed]}
+    for name, (script, option) in PEERS.items():
+        if python := getattr(options, option):
+            commands[name] = [python, str(HERE / script)]
+    told: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for _ in range(options.rounds):
-        ours.append(_run([sys.executable, __file__, "--measure", *changed], options.seconds))
-        if options.peer_python:
-            command = [options.peer_python, str(HERE / "sample_factory.py")]
-            peer.append(_run(command, options.seconds))
+        for name, command in commands.items():
+            told[name].append(_run(command, options.seconds))
     table = Table(
         title=f"W6: {options.rounds} rounds of {options.seconds:g} s", title_justify="left"
     )
-    for column in ("", "agent steps/s", "CPU ms per step", "peak MiB"):
+    for column in ("", "agent steps/s", "CPU ms per step", "peak MiB", "Coach's ratio"):
         table.add_column(column, justify="right")
-    for name, runs in (("coach", ours), ("Sample Factory", peer)):
-        if runs:
-            table.add_row(
-                name,
-                f"{median(run['agent_steps_per_s'] for run in runs):,.0f}",
-                f"{median(run['cpu_seconds'] / run['agent_steps'] * 1e3 for run in runs):.2f}",
-                f"{median(run['peak_mib'] for run in runs):,.0f}",
-            )
-    console = Console()
-    console.print(table)
-    if peer:
-        ratios = [a["agent_steps_per_s"] / b["agent_steps_per_s"] for a, b in zip(ours, peer)]
-        console.print(
-            f"ratio of the speeds, round by round: median {median(ratios):.2f} "
-            f"(lowest {min(ratios):.2f}, highest {max(ratios):.2f})",
-            highlight=False,
+    speeds = {name: [run["agent_steps_per_s"] for run in runs] for name, runs in told.items()}
+    for name, runs in told.items():
+        ratios = [ours / theirs for ours, theirs in zip(speeds["coach"], speeds[name])]
+        found = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        table.add_row(
+            name,
+            f"{median(speeds[name]):,.0f}",
+            f"{median(run['cpu_seconds'] / run['agent_steps'] * 1e3 for run in runs):.2f}",
+            f"{median(run['peak_mib'] for run in runs):,.0f}",
+            "" if name == "coach" else found,
         )
+    Console(width=max(Console().width, 100)).print(table)
     return 0
 
 
