@@ -21,6 +21,7 @@ LEAST_WORK = 200_000_000
 #: Updates with one number of threads in a row: a multiple of the usual cadences of objectives.
 _BLOCK = 6
 _ROUNDS = 4
+_ENOUGH = 1.0  # seconds after which two rounds have told enough
 _WORTHWHILE = 1.1  # how much faster twice the threads must be
 _PATIENCE = 64  # updates in a row, slower than they would be with one thread
 
@@ -45,7 +46,7 @@ class Threads:
         self._work: Work | None = None
         self._trying = 0  # the larger number of the present trial
         self._done = 0  # updates of the trial
-        self._block_seconds = 0.0
+        self._block_seconds = self._spent = 0.0
         self._fastest: dict[int, float] = {}  # seconds of a block, by threads
         self._alone = inf  # seconds of an update with one thread
         self._slow = 0
@@ -103,8 +104,10 @@ class Threads:
         if self._done % _BLOCK:
             return
         self._fastest[count] = min(self._fastest.get(count, inf), self._block_seconds)
+        self._spent += self._block_seconds
         self._block_seconds = 0.0
-        if self._done < 2 * _BLOCK * _ROUNDS:
+        rounds, part = divmod(self._done, 2 * _BLOCK)
+        if part or rounds < 2 or (rounds < _ROUNDS and self._spent < _ENOUGH):
             return
         self._alone = self._fastest[1] / _BLOCK
         gain = self._fastest[self.count] / self._fastest[self._trying]
@@ -112,7 +115,7 @@ class Threads:
             self._conclude()
             return
         self._choose(self._trying)
-        self._trying, self._done = 2 * self._trying, 0
+        self._trying, self._done, self._spent = 2 * self._trying, 0, 0.0
         if self._trying > self.most:
             self._conclude()
 

@@ -218,17 +218,21 @@ def _trial(
 
 def _earlier(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) -> Path | None:
     """The newest run of a seed with the same settings that has a checkpoint to go on from."""
-    experiment = build_experiment(settings, plugins)
-    experiment.source.close()
-    wanted = _what_runs(yaml.safe_load(dump(experiment.plain)))
-    for folder in sorted((root / name).glob(f"*-seed{experiment.run.seed}*"), reverse=True):
+    wanted, seed = _what_runs(settings, plugins), settings["run"]["seed"]
+    for folder in sorted((root / name).glob(f"*-seed{seed}*"), reverse=True):
         if run_folder.is_run(folder) and checkpoints(folder):
             found, _ = run_folder.read(folder)
-            if _what_runs(found) == wanted:
+            if _what_runs(found, plugins) == wanted:
                 return folder
     return None
 
 
-def _what_runs(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what a run is judged by afterwards."""
-    return {key: value for key, value in settings.items() if key not in ("about", "target")}
+def _what_runs(settings: dict[str, Any], plugins: list[str]) -> dict[str, Any] | None:
+    """All settings but what a run is judged by afterwards; ``None`` if they are none any more."""
+    try:
+        experiment = build_experiment(settings, plugins)
+    except SettingError:  # of a version before that had other ones
+        return None
+    experiment.source.close()
+    resolved: dict[str, Any] = yaml.safe_load(dump(experiment.plain))
+    return {key: value for key, value in resolved.items() if key not in ("about", "target")}

@@ -75,6 +75,18 @@ class TestThreads:
         updates.make(found, 200)
         assert found.count == max(updates.counts) == most
 
+    @pytest.mark.parametrize(("seconds", "tried"), [(0.01, 48), (0.1, 24)])
+    def test_slow_updates_are_tried_less_often(
+        self, seconds: float, tried: int, updates: Updates
+    ) -> None:
+        updates.seconds = {1: seconds, 2: seconds / 2}
+        found = Threads(most=2)
+        updates.make(found, tried)  # the first one is counted and no part of a trial
+        assert not found.decided
+        updates.make(found, 1)
+        assert found.decided
+        assert found.count == 2
+
     def test_what_does_not_pay_is_not_used(self, updates: Updates) -> None:
         updates.seconds[2] = 3.9
         found = Threads(most=2)
