@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-#: Steps of a run, and the settings with which it uses two CPUs best.
+#: Steps of a run, many where a worker process has to start first, and the settings with which it
+#: uses two CPUs best.
 WORKLOADS: dict[str, tuple[int, list[str]]] = {
-    "W1": (60_000, ["run.mode=async", "run.workers=1", "agent.max_policy_lag=40"]),
-    "W2": (30_000, ["run.mode=async", "run.workers=1"]),
+    "W1": (200_000, ["run.mode=async", "run.workers=1", "agent.max_policy_lag=40"]),
+    "W2": (60_000, ["run.mode=async", "run.workers=1"]),
     "W3": (4_000, []),
     "W4": (3_000, []),
     "W5": (6_144, []),
