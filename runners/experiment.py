@@ -163,7 +163,14 @@ def _spec_of(environment: EnvironmentSettings) -> Spec:
     judged = (environment, environment.judging())
     specs = []
     for settings in judged[: 1 + bool(environment.evaluation_kwargs)]:
-        probe = settings.make()
+        try:
+            probe = settings.make()
+        except SettingError as error:
+            if not specs:
+                raise
+            # The environment itself could be made, so what differs is at fault.
+            key = error.key.replace("environment.kwargs", "environment.evaluation_kwargs")
+            raise SettingError(key, error.text, error.remedy) from error
         specs.append(Spec(probe.observation_space, probe.action_space))
         probe.close()
     if specs[0] != specs[-1]:

@@ -177,6 +177,16 @@ def test_what_is_judged_must_look_like_what_is_trained_in(
         launch(tiny_dqn)
 
 
+def test_wrong_arguments_for_judging_are_named_as_such(
+    tiny_dqn: dict[str, Any], launch: Launch
+) -> None:
+    tiny_dqn["environment"] = {"id": "exploration_chain", "evaluation_kwargs": {"lenght": 5}}
+    with pytest.raises(
+        SettingError, match=r"environment\.evaluation_kwargs\.lenght(.|\n)*'length'"
+    ):
+        launch(tiny_dqn)
+
+
 def test_best_policy_can_be_played(tiny: dict[str, Any], launch: Launch) -> None:
     run = launch(tiny)
     run.train()
