@@ -161,7 +161,7 @@ def build_experiment(
 def _spec_of(environment: EnvironmentSettings) -> Spec:
     """Its spaces, which must be the same where the policy is judged."""
     judged = (environment, environment.judging())
-    specs = []
+    specs: list[Spec] = []
     for settings in judged[: 1 + bool(environment.evaluation_kwargs)]:
         try:
             probe = settings.make()
