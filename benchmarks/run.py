@@ -38,9 +38,20 @@ WORKLOADS = {
     "W3": Workload("SAC HalfCheetah-v5", 10_000, ("sb3", "sbx")),
     "W4": Workload("DQN Pong", 8_000, ("sb3",)),
     "W5": Workload("PPO Pong, 8 environments", 16_384, ("sb3",)),
+    "W5-native": Workload("PPO Pong, 8 environments in C++", 16_384, ("cleanrl",)),
 }
-NAMES = {"coach": "Coach", "sb3": "Stable-Baselines3", "sbx": "SBX (JAX)"}
-MODULES = {"sb3": "stable_baselines3", "sbx": "sbx"}
+NAMES = {
+    "coach": "Coach",
+    "sb3": "Stable-Baselines3",
+    "sbx": "SBX (JAX)",
+    "cleanrl": "CleanRL with EnvPool",
+}
+#: What has to be installed for a peer, which script runs it, and with which interpreter.
+PEERS = {
+    "sb3": ("stable_baselines3", "peers.py", "peer_python"),
+    "sbx": ("sbx", "peers.py", "peer_python"),
+    "cleanrl": ("cleanrl", "cleanrl_envpool.py", "cleanrl_python"),
+}
 
 
 def main() -> int:
@@ -51,6 +62,9 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the workload's steps")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter with the peers")
     parser.add_argument(
+        "--cleanrl-python", default=sys.executable, help="that with CleanRL and EnvPool"
+    )
+    parser.add_argument(
         "--one-cpu", action="store_true", help="keep every run on one CPU; SBX uses all otherwise"
     )
     options = parser.parse_args()
@@ -59,25 +73,31 @@ def main() -> int:
     unknown = set(options.workloads) - set(WORKLOADS)
     if unknown:
         parser.error(f"unknown workload {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
-    there = {name for name in MODULES if _installed(options.peer_python, name)}
+    there = {
+        name: [getattr(options, python), str(HERE / script), name]
+        for name, (module, script, python) in PEERS.items()
+        if _installed(getattr(options, python), module)
+    }
     if not there:
         print("No peer is installed. Run: pip install 'coach-rl[bench]'", file=sys.stderr)
         return 1
     for name in options.workloads or WORKLOADS:
-        peers = [peer for peer in WORKLOADS[name].peers if peer in there]
-        _compare(name, peers, options.rounds, options.scale, options.peer_python)
+        peers = {peer: there[peer] for peer in WORKLOADS[name].peers if peer in there}
+        if peers:
+            _compare(name, peers, options.rounds, options.scale)
+        else:
+            print(f"{name}: none of {', '.join(WORKLOADS[name].peers)} is installed", flush=True)
     return 0
 
 
-def _installed(python: str, peer: str) -> bool:
-    probe = [python, "-c", f"import importlib.util as u; assert u.find_spec('{MODULES[peer]}')"]
+def _installed(python: str, module: str) -> bool:
+    probe = [python, "-c", f"import importlib.util as u; assert u.find_spec('{module}')"]
     return not subprocess.run(probe, capture_output=True, check=False).returncode
 
 
-def _compare(workload: str, peers: list[str], rounds: int, scale: float, peer_python: str) -> None:
+def _compare(workload: str, peers: dict[str, list[str]], rounds: int, scale: float) -> None:
     steps = int(WORKLOADS[workload].steps * scale)
-    commands = {"coach": [sys.executable, str(HERE / "ours.py")]}
-    commands |= {peer: [peer_python, str(HERE / "peers.py"), peer] for peer in peers}
+    commands = {"coach": [sys.executable, str(HERE / "ours.py")], **peers}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for seed in range(1, rounds + 1):
         for name, command in commands.items():
