@@ -129,13 +129,15 @@ class Recorder:
             return tensors
 
         grad = torch.is_grad_enabled()
-        try:
-            # In inference mode operations are not broken down, and its tensors cannot leave it.
-            with torch.inference_mode(False), torch.set_grad_enabled(grad):
-                private = [tensor.clone() for tensor in inputs]
+        recording: Recording | None = None
+        # In inference mode operations are not broken down, and its tensors cannot leave it.
+        with torch.inference_mode(False), torch.set_grad_enabled(grad):
+            private = [tensor.clone() for tensor in inputs]
+            try:
                 recording = Recording(taken_apart, private, writes, MOST_BYTES, self._pool)
-        except NotRecordableError as error:
-            self.refused[name] = str(error)
+            except NotRecordableError as error:
+                self.refused[name] = str(error)
+        if recording is None:  # out here, since errors keep what was made alive
             return function(_aligned(inputs))
         results = recording.results()
         self._known[key] = known = _Known(recording, assemble)

@@ -29,6 +29,9 @@ from torch.utils._pytree import tree_map_only
 
 # torch's own functions cost half as much to call as the operators behind them.
 _BUILTINS: tuple[Any, ...] = (torch._C._VariableFunctions, torch._C._nn)
+# What a function may make while it is noted, in terms of what its recording may hold: memory is
+# used again only later.
+_MADE = 8
 # Of these the result is exactly rounded, so a number may as well be a tensor.
 _ROUNDED = ("add", "sub", "mul", "div", "lt", "le", "gt", "ge", "eq", "ne")
 
@@ -61,7 +64,7 @@ class Recording:
         most_bytes: float = float("inf"),
         pool: list[torch.UntypedStorage] | None = None,
     ) -> None:
-        tape = Tape()
+        tape = Tape(_MADE * most_bytes)
         try:
             with tape:
                 outputs = function()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeAlias
 
 import torch
@@ -75,11 +76,16 @@ class Call:
 
 
 class Tape(Watch):  # type: ignore[no-untyped-call]
-    """Notes every operation, those of autograd too."""
+    """Notes every operation, those of autograd too.
 
-    def __init__(self) -> None:
+    Args:
+        most_bytes: that operations may make, all together: a tape keeps everything alive.
+    """
+
+    def __init__(self, most_bytes: float = inf) -> None:
         super().__init__()
         self.calls: list[Call] = []
+        self._room = most_bytes
         #: Random generators that were drawn from, and their states before.
         self.before: dict[torch.Generator, Tensor] = {}
 
@@ -97,6 +103,10 @@ class Tape(Watch):  # type: ignore[no-untyped-call]
         call = Call(func, args, kwargs, tensors_in(result))
         call.check()
         self.calls.append(call)
+        if call.made:
+            self._room -= sum(tensor.untyped_storage().nbytes() for tensor in call.outputs)
+            if self._room < 0:
+                raise NotRecordableError("it makes too many large tensors")
         return result
 
     def found(self) -> list[Tensor]:

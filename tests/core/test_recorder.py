@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from coach.core.assembly import take_apart
-from coach.core.recorder import MOST_RECORDINGS, Recorder
+from coach.core.recorder import MOST_BYTES, MOST_RECORDINGS, Recorder
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 
 class Counted:
@@ -148,3 +149,22 @@ def test_a_value_in_which_tensors_could_hide_is_not_recorded() -> None:
         closure = recorder("f", lambda t: lambda: t[0] + 1, [torch.ones(1)])
         assert closure().tolist() == [2]
     assert "may hide tensors" in recorder.refused["f"]
+
+
+def test_what_cannot_be_recorded_is_not_kept_alive() -> None:
+    made: list[StorageWeakRef] = []
+    alive = 0
+
+    def large(inputs: Sequence[Tensor]) -> Tensor:
+        nonlocal alive
+        alive = sum(not storage.expired() for storage in made)  # those of earlier calls
+        tensor = inputs[0] + 1
+        made.append(StorageWeakRef(tensor.untyped_storage()))
+        return tensor.cumsum(0)
+
+    recorder = Recorder()
+    for _ in range(2):
+        recorder("f", large, [torch.ones(MOST_BYTES // 2)])
+    assert "MiB" in recorder.refused["f"]
+    assert len(made) == 3  # as it is, noted, as it is
+    assert alive == 0

@@ -228,6 +228,21 @@ def test_too_much_memory_is_refused() -> None:
         Recording(lambda: [x[0].exp().tanh()], x, most_bytes=100)
 
 
+def test_noting_stops_before_much_memory_is_taken() -> None:
+    made = 0
+
+    def grows() -> list[Tensor]:
+        nonlocal made
+        for made in range(1, 1_001):
+            last = x[0] * made
+        return [last]
+
+    x = [torch.randn(100)]  # 400 bytes
+    with pytest.raises(NotRecordableError, match="too many large tensors"):
+        Recording(grows, x, most_bytes=1_000)
+    assert made == 8_000 // 400 + 1
+
+
 def test_recordings_share_memory() -> None:
     pool: list[torch.UntypedStorage] = []
     inputs = [torch.randn(500)]
