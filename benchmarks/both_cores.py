@@ -2,7 +2,8 @@
 
 Two copies of a run on one thread each show what this machine's CPUs can do for this arithmetic at
 most; where they are two threads of one core, that is far less than twice. One run shows what of it
-a user gets, in the mode that is best for the workload. Each round measures all three.
+a user gets, in the mode that is best for the workload: two workers that act, learn and move shared
+weights without waiting for each other. Each round measures all three.
 """
 
 from __future__ import annotations
@@ -11,23 +12,40 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-#: Steps of a run, many where a worker process has to start first, and the settings with which it
-#: uses two CPUs best.
-WORKLOADS: dict[str, tuple[int, list[str]]] = {
-    "W1": (200_000, ["run.mode=async", "run.workers=1", "agent.max_policy_lag=40"]),
-    "W2": (60_000, ["run.mode=async", "run.workers=1"]),
-    "W3": (4_000, []),
-    "W4": (3_000, []),
-    "W5": (6_144, []),
-}
+_GRADIENTS = ["run.mode=async", "run.exchange=gradients", "run.workers=2"]
 _ALONE = ["run.threads=1"]
+_TWO_ENVS = ["run.envs=2"]  # so that there is one for each worker
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Steps of a run, what all runs have in common, and what is set to use both CPUs best.
+
+    A worker with half of the environments has rollouts twice as long, so batches and updates per
+    step stay what they are.
+    """
+
+    steps: int
+    common: list[str]
+    both: list[str]
+
+
+WORKLOADS = {
+    "W1": Workload(400_000, [], [*_GRADIENTS, "memory.horizon=64"]),
+    "W2": Workload(60_000, _TWO_ENVS, _GRADIENTS),
+    "W3": Workload(6_000, _TWO_ENVS, _GRADIENTS),
+    "W4": Workload(4_000, _TWO_ENVS, _GRADIENTS),
+    "W5": Workload(8_192, [], [*_GRADIENTS, "memory.horizon=256"]),
+}
 
 
 def main() -> None:
@@ -38,20 +56,30 @@ def main() -> None:
     parser.add_argument("--set", action="append", help="instead of the settings for two CPUs")
     options = parser.parse_args()
     table = Table(title=f"Two CPUs instead of one, {options.rounds} rounds", title_justify="left")
-    for column in ("", "one, env steps/s", "one run on both", "two copies", "share of their gain"):
+    columns = (
+        "",
+        "one, env steps/s",
+        "one run on both",
+        "two copies",
+        "share",
+        "returns, one",
+        "returns, both",
+    )
+    for column in columns:
         table.add_column(column, justify="right")
-    for workload in options.workloads or WORKLOADS:
-        steps, settings = WORKLOADS[workload]
-        rounds = [
-            _round(workload, seed, steps, options.set or settings)
-            for seed in range(1, options.rounds + 1)
-        ]
+    for name in options.workloads or WORKLOADS:
+        workload = WORKLOADS[name]
+        both = workload.both if options.set is None else options.set
+        rounds = [_round(name, workload, seed, both) for seed in range(1, options.rounds + 1)]
+        alone, run, copies = zip(*rounds)
         table.add_row(
-            workload,
-            f"{median(alone for alone, _, _ in rounds):,.0f}",
-            _ratios([both / alone for alone, both, _ in rounds]),
-            _ratios([copies / alone for alone, _, copies in rounds]),
-            _ratios([both / copies for _, both, copies in rounds]),
+            name,
+            f"{median(told.speed for told in alone):,.0f}",
+            _ratios([b.speed / a.speed for a, b in zip(alone, run)]),
+            _ratios([c.speed / a.speed for a, c in zip(alone, copies)]),
+            _ratios([b.speed / c.speed for b, c in zip(run, copies)]),
+            " ".join(f"{told.value:.0f}" for told in alone),
+            " ".join(f"{told.value:.0f}" for told in run),
         )
     Console(width=max(Console().width, 120)).print(table)
 
@@ -60,25 +88,33 @@ def _ratios(found: list[float]) -> str:
     return f"{median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
-def _round(workload: str, seed: int, steps: int, settings: list[str]) -> tuple[float, float, float]:
-    """Env steps per second of a run on one CPU, of one on both, and of two copies together."""
-    alone = _speed(_start(workload, seed, steps, _ALONE))
-    both = _speed(_start(workload, seed, steps, settings))
-    copies = [_start(workload, seed, steps, _ALONE) for _ in range(2)]
-    return alone, both, sum(map(_speed, copies))
+class _Told(NamedTuple):
+    """Env steps per second, and the return at the end."""
+
+    speed: float
+    value: float
 
 
-def _start(workload: str, seed: int, steps: int, settings: list[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, str(HERE / "ours.py"), workload, str(seed), str(steps), *settings]
+def _round(name: str, workload: Workload, seed: int, both: list[str]) -> tuple[_Told, _Told, _Told]:
+    """A run on one CPU, one on both, and two copies together."""
+    common = [name, str(seed), str(workload.steps), *workload.common]
+    alone = _result(_start([*common, *_ALONE]))
+    run = _result(_start([*common, *both]))
+    copies = [_result(started) for started in [_start([*common, *_ALONE]) for _ in range(2)]]
+    return alone, run, _Told(sum(told.speed for told in copies), copies[0].value)
+
+
+def _start(arguments: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, str(HERE / "ours.py"), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def _speed(run: subprocess.Popen[str]) -> float:
+def _result(run: subprocess.Popen[str]) -> _Told:
     output, errors = run.communicate()
     if run.returncode:
         raise SystemExit(errors)
     told = json.loads(output.strip().splitlines()[-1])
-    return float(told["env_steps"] / told["seconds"])
+    return _Told(told["env_steps"] / told["seconds"], told["return"])
 
 
 if __name__ == "__main__":
