@@ -3,7 +3,7 @@
 - vector: a million transitions of 17 numbers (6 to act), minibatches of 256: uniform; prioritized,
   where what counts is a draw together with the new priorities of what was drawn.
 - atari: 50,000 transitions of four stacked pictures, minibatches of 32, uniform; "arrays" are two
-  plain arrays of whole stacks.
+  plain arrays of whole stacks, "whole" is Coach's memory made to store whole stacks as well.
 - atari-prioritized: the same, prioritized, with the new priorities.
 
 Adding goes one transition at a time. Each measurement is a process of its own, with one thread.
@@ -35,7 +35,8 @@ KINDS = {
     "atari-prioritized": "prioritized, pictures",
 }
 PEERS = {
-    "arrays": ("numpy", ("atari", "atari-prioritized")),
+    "arrays": ("numpy", ("atari",)),
+    "whole": ("coach.memories", ("atari", "atari-prioritized")),
     "sb3": ("stable_baselines3", ("vector", "atari")),
     "cpprb": ("cpprb", ("vector", "prioritized")),
     "tianshou": ("tianshou", ("vector", "prioritized")),
@@ -59,7 +60,7 @@ def main() -> int:
         print(json.dumps(measure(library, kind)))
         return 0
     for kind in options.kinds or KINDS:
-        _compare(kind, options.rounds, options.peer_python or [sys.executable])
+        _compare(kind, options.rounds, options.peer_python)
     return 0
 
 
@@ -68,9 +69,9 @@ def _compare(kind: str, rounds: int, pythons: list[str]) -> None:
     from rich.table import Table
 
     commands = {"coach": sys.executable}
-    for python in pythons:
+    for python in [sys.executable, *pythons]:
         for name, (module, kinds) in PEERS.items():
-            probe = f"import importlib.util as u; assert u.find_spec('{module}')"
+            probe = f"import {module}"
             found = subprocess.run([python, "-c", probe], capture_output=True, check=False)
             if kind in kinds and not found.returncode:
                 commands[name] = python
@@ -111,6 +112,7 @@ def measure(library: str, kind: str) -> dict[str, float]:
     builders: dict[str, Callable[[str], Memory]] = {
         "coach": Coach,
         "arrays": Arrays,
+        "whole": WholeStacks,
         "sb3": StableBaselines3,
         "cpprb": Cpprb,
         "tianshou": Tianshou,
@@ -253,6 +255,24 @@ def empty_fragment(spec: Any, steps: int) -> Any:
         boundary=torch.zeros(steps, 1, dtype=torch.bool),
         env_ids=torch.arange(1),
     )
+
+
+class WholeStacks(Coach):
+    """Coach's replay with the same sampler, but every stack of pictures stored whole."""
+
+    def __init__(self, kind: str) -> None:
+        from coach.memories import observations, stripes
+
+        def whole(layout: Any, n: int, rows: int, *_: Any, zeros: Any = None) -> Any:
+            zeros = zeros or observations.untouched_zeros
+            return observations.PlainRows(layout[0], layout[1], n, rows, zeros)
+
+        stripes.ring_for = whole  # type: ignore[assignment]
+        super().__init__(kind)
+
+    def bytes(self) -> float:
+        held = self.memory.stripes
+        return (self.memory.nbytes - held.observation_bytes + held.ring.nbytes) / held.size
 
 
 class Arrays(Memory):
