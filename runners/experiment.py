@@ -28,6 +28,7 @@ from coach.runners.modes import (
     make_source,
     make_threads,
 )
+from coach.runners.process import prepare_to_learn
 from coach.runners.seeds import derived_seed
 from coach.runners.settings import (
     EvaluationSettings,
@@ -94,8 +95,7 @@ def build_experiment(
     portion = portion or Portion(0, gradient_workers(run))
     device = choose_device(run.device, portion.number)
     threads = make_threads(run, portion, device, say)
-    # Moments of weights behind dead units decay to denormal numbers, which are 6 times slower.
-    torch.set_flush_denormal(True)
+    prepare_to_learn()
 
     spec = _spec_of(environment)
     torch.manual_seed(derived_seed(run.seed, "weights"))
