@@ -139,7 +139,7 @@ class Episodes(Memory):
                 yield flat
                 continue
             for index in torch.split(torch.randperm(flat.steps, generator=self.rng), size):
-                yield flat[index]
+                yield flat.rows(index)
 
     def _whole(self, prepared: Batch) -> Iterator[Batch]:
         for _ in range(self.epochs):

@@ -137,7 +137,7 @@ class Rollout(Memory):
                 continue
             order = torch.randperm(flat.steps, generator=self.rng)
             for index in torch.split(order, size):
-                yield flat[index]
+                yield flat.rows(index)
 
     def _columns(self, whole: Batch) -> Iterator[Batch]:
         count = whole.reward.shape[1]

@@ -17,7 +17,7 @@ class _Residual(nn.Module):
         self.layers = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
@@ -55,9 +55,9 @@ class ImpalaCNN(Embedder):
                 _Residual(outputs),
             ]
             inputs = outputs
-        body = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+        body = nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Flatten())
         flat = flat_output(body, self.read.size, "impala_cnn")
-        self.layers = nn.Sequential(*body, nn.Linear(flat, width), nn.ReLU())
+        self.layers = nn.Sequential(*body, nn.Linear(flat, width), nn.ReLU(inplace=True))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features = width
 

@@ -28,15 +28,19 @@ class NatureCNN(Embedder):
         self.read = ImageReader(space, "nature_cnn")
         convolutions = nn.Sequential(
             initialized(nn.Conv2d(self.read.size[0], 32, 8, 4), init),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             initialized(nn.Conv2d(32, 64, 4, 2), init),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             initialized(nn.Conv2d(64, 64, 3, 1), init),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Flatten(),
         )
         inputs = flat_output(convolutions, self.read.size, "nature_cnn")
-        dense = [] if width is None else [initialized(nn.Linear(inputs, width), init), nn.ReLU()]
+        dense = (
+            []
+            if width is None
+            else [initialized(nn.Linear(inputs, width), init), nn.ReLU(inplace=True)]
+        )
         self.layers = nn.Sequential(*convolutions, *dense)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features = width or inputs
