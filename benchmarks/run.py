@@ -33,24 +33,26 @@ class Workload:
 
 
 WORKLOADS = {
-    "W1": Workload("PPO CartPole-v1, 8 environments", 100_000, ("sb3", "sbx")),
+    "W1": Workload("PPO CartPole-v1, 8 environments", 100_000, ("sb3", "sbx", "cleanrl")),
     "W2": Workload("DQN CartPole-v1", 50_000, ("sb3", "sbx")),
     "W3": Workload("SAC HalfCheetah-v5", 10_000, ("sb3", "sbx")),
     "W4": Workload("DQN Pong", 8_000, ("sb3",)),
     "W5": Workload("PPO Pong, 8 environments", 16_384, ("sb3",)),
-    "W5-native": Workload("PPO Pong, 8 environments in C++", 16_384, ("cleanrl",)),
+    "W5-native": Workload(
+        "PPO Pong, 8 environments in C++ (CleanRL: EnvPool)", 16_384, ("cleanrl",)
+    ),
 }
 NAMES = {
     "coach": "Coach",
     "sb3": "Stable-Baselines3",
     "sbx": "SBX (JAX)",
-    "cleanrl": "CleanRL with EnvPool",
+    "cleanrl": "CleanRL",
 }
 #: What has to be installed for a peer, which script runs it, and with which interpreter.
 PEERS = {
     "sb3": ("stable_baselines3", "peers.py", "peer_python"),
     "sbx": ("sbx", "peers.py", "peer_python"),
-    "cleanrl": ("cleanrl", "cleanrl_envpool.py", "cleanrl_python"),
+    "cleanrl": ("cleanrl", "cleanrl_peer.py", "cleanrl_python"),
 }
 
 
