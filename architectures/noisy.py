@@ -11,6 +11,8 @@ from torch.nn import functional
 
 #: Standard deviation of fresh noise, times the root of the layer's inputs (arXiv:1706.10295, 3.2).
 SIGMA_0 = 0.5
+# Rows up to which two products are cheaper than one with the noisy weights, which take making.
+_FEW = 8
 
 
 class NoisyLinear(nn.Module):
@@ -40,8 +42,11 @@ class NoisyLinear(nn.Module):
             return functional.linear(inputs, self.weight, self.bias)
         outputs, width = self.weight.shape
         before, behind = self._noise(width, stream), self._noise(outputs, stream)
-        weight = torch.addcmul(self.weight, self.weight_sigma, torch.outer(behind, before))
         bias = torch.addcmul(self.bias, self.bias_sigma, behind)
+        if inputs.dim() == 2 and len(inputs) <= _FEW and not torch.is_grad_enabled():
+            noise = functional.linear(inputs * before, self.weight_sigma)
+            return functional.linear(inputs, self.weight, bias).addcmul_(noise, behind)
+        weight = torch.addcmul(self.weight, self.weight_sigma, torch.outer(behind, before))
         return functional.linear(inputs, weight, bias)
 
     def _noise(self, size: int, stream: torch.Generator) -> Tensor:

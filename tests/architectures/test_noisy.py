@@ -25,9 +25,11 @@ def test_without_a_stream_the_means_alone_count() -> None:
     assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
 
 
-def test_factorised_noise_by_hand() -> None:
-    layer, x = NoisyLinear(3, 2), torch.randn(4, 3)
-    with drawing_from(stream(1)):
+@pytest.mark.parametrize("rows", [1, 4, 30])
+@pytest.mark.parametrize("learning", [True, False])
+def test_factorised_noise_by_hand(rows: int, learning: bool) -> None:
+    layer, x = NoisyLinear(3, 2), torch.randn(rows, 3)
+    with drawing_from(stream(1)), torch.set_grad_enabled(learning):
         found = layer(x)
     rng = stream(1)
     before, behind = (torch.randn(n, generator=rng) for n in (3, 2))
