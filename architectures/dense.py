@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from coach.architectures.activations import Activation, Initializer, activation_layer, initialized
+from coach.architectures.linear import Linear, affine
 from coach.architectures.noisy import NoisyLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 _BY_HAND = ("relu", "tanh")
 
@@ -44,7 +44,7 @@ class Dense(nn.Module):
         super().__init__()
         widths = [inputs, *hidden]
         self.linears = nn.ModuleList(
-            NoisyLinear(a, b) if noisy else initialized(nn.Linear(a, b), init)
+            NoisyLinear(a, b) if noisy else initialized(Linear(a, b), init)
             for a, b in zip(widths, hidden)
         )
         self.noisy = noisy
@@ -100,9 +100,7 @@ def _run(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[
         last = outputs[-1]
         outputs.append(
             act(
-                functional.linear(last, weight, bias)
-                if last.dim() == 2
-                else torch.baddbmm(bias, last, weight)
+                affine(last, weight, bias) if last.dim() == 2 else torch.baddbmm(bias, last, weight)
             )
         )
     return outputs

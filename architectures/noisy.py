@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from coach.architectures.linear import Linear, affine
 from coach.core.stream import current_stream
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,7 +40,7 @@ class NoisyLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         stream = current_stream()
         if stream is None:
-            return functional.linear(inputs, self.weight, self.bias)
+            return affine(inputs, self.weight, self.bias)
         outputs, width = self.weight.shape
         before, behind = self._noise(width, stream), self._noise(outputs, stream)
         bias = torch.addcmul(self.bias, self.bias_sigma, behind)
@@ -47,7 +48,7 @@ class NoisyLinear(nn.Module):
             noise = functional.linear(inputs * before, self.weight_sigma)
             return functional.linear(inputs, self.weight, bias).addcmul_(noise, behind)
         weight = torch.addcmul(self.weight, self.weight_sigma, torch.outer(behind, before))
-        return functional.linear(inputs, weight, bias)
+        return affine(inputs, weight, bias)
 
     def _noise(self, size: int, stream: torch.Generator) -> Tensor:
         """``sgn(x) sqrt(|x|)`` of standard normal numbers (eq. 10, 11)."""
@@ -57,7 +58,7 @@ class NoisyLinear(nn.Module):
 
 def linear(inputs: int, outputs: int, noisy: bool = False) -> nn.Module:
     """A linear layer, noisy or not."""
-    return NoisyLinear(inputs, outputs) if noisy else nn.Linear(inputs, outputs)
+    return NoisyLinear(inputs, outputs) if noisy else Linear(inputs, outputs)
 
 
 def draws(module: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from coach.architectures.embedder import Embedder
 from coach.architectures.images import ImageReader, flat_output
+from coach.architectures.linear import Linear
 from coach.core.registry import register
 from coach.core.schema import Count
 from coach.core.spec import AnySpace
@@ -57,7 +58,7 @@ class ImpalaCNN(Embedder):
             inputs = outputs
         body = nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Flatten())
         flat = flat_output(body, self.read.size, "impala_cnn")
-        self.layers = nn.Sequential(*body, nn.Linear(flat, width), nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(*body, Linear(flat, width), nn.ReLU(inplace=True))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features = width
 

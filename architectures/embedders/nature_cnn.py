@@ -6,6 +6,7 @@ import torch
 from coach.architectures.activations import Initializer, initialized
 from coach.architectures.embedder import Embedder
 from coach.architectures.images import ImageReader, flat_output
+from coach.architectures.linear import Linear
 from coach.core.registry import register
 from coach.core.schema import Count
 from coach.core.spec import AnySpace
@@ -39,7 +40,7 @@ class NatureCNN(Embedder):
         dense = (
             []
             if width is None
-            else [initialized(nn.Linear(inputs, width), init), nn.ReLU(inplace=True)]
+            else [initialized(Linear(inputs, width), init), nn.ReLU(inplace=True)]
         )
         self.layers = nn.Sequential(*convolutions, *dense)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from coach.architectures.activations import Initializer, initialized
 from coach.architectures.head import Head
+from coach.architectures.linear import Linear
 from coach.core.registry import register
 from coach.core.schema import Positive
 from coach.core.spec import Spec
 from coach.functional.distributions import Categorical, MultiCategorical
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @register("head", "categorical")
@@ -47,7 +48,7 @@ class CategoricalPolicy(Head):
                 else (2,) * int(np.prod(spec.action.shape or ()))
             )
             outputs = sum(self.sizes)
-        self.out = initialized(nn.Linear(features, outputs), init, gain)
+        self.out = initialized(Linear(features, outputs), init, gain)
 
     def forward(self, features: Tensor) -> Categorical | MultiCategorical:
         logits = self.out(features)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from coach.architectures.activations import initialized
 from coach.architectures.head import Head
+from coach.architectures.linear import Linear
 from coach.core.errors import SettingError
 from coach.core.registry import register
 from coach.core.schema import Count, NonNegative, Positive, Share
@@ -301,9 +302,9 @@ class DNDQ(Head):
         self.key = (
             nn.Identity()
             if key_size is None
-            else initialized(nn.Linear(features, key_size), "orthogonal", gain=1.0)
+            else initialized(Linear(features, key_size), "orthogonal", gain=1.0)
         )
-        self.unseen = nn.Linear(features, actions)
+        self.unseen = Linear(features, actions)
         nn.init.zeros_(self.unseen.weight)
         nn.init.zeros_(self.unseen.bias)
         width = features if key_size is None else key_size

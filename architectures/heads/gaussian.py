@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from coach.architectures.activations import Initializer, initialized
 from coach.architectures.head import Head
+from coach.architectures.linear import Linear
 from coach.core.registry import register
 from coach.core.schema import Positive
 from coach.core.spec import Spec
@@ -39,7 +40,7 @@ class GaussianPolicy(Head):
         super().__init__()
         spec.require_action("head gaussian", spaces.Box)
         size = int(np.prod(spec.action.shape or ()))
-        self.mean = initialized(nn.Linear(features, size), init, gain)
+        self.mean = initialized(Linear(features, size), init, gain)
         self.log_std = nn.Parameter(torch.full((size,), float(log_std)))
 
     def forward(self, features: Tensor) -> DiagonalGaussian:

@@ -7,6 +7,7 @@ import math
 import torch
 from coach.architectures.activations import Activation
 from coach.architectures.head import Head
+from coach.architectures.linear import Linear
 from coach.architectures.streams import ActionStreams
 from coach.core.registry import register
 from coach.core.schema import Count, NonNegative
@@ -32,7 +33,7 @@ class QuantileFunction(nn.Module):
 
     def __init__(self, features: int, cosines: int, streams: ActionStreams) -> None:
         super().__init__()
-        self.embed = nn.Linear(cosines, features)
+        self.embed = Linear(cosines, features)
         self.streams = streams
         frequency = math.pi * torch.arange(cosines, dtype=torch.float32)
         self.register_buffer("frequency", frequency, persistent=False)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from coach.architectures.head import Head
+from coach.architectures.linear import Linear
 from coach.core.registry import register
 from coach.core.spec import Spec
 from coach.functional.quadratic import QuadraticValues
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @register("head", "naf")
@@ -32,7 +33,7 @@ class NormalizedAdvantage(Head):
         size = low.numel()
         below = size * (size - 1) // 2
         self.sizes = [1, size, size, below]  # V, m, and of L what is on and below the diagonal
-        self.out = nn.Linear(features, sum(self.sizes))
+        self.out = Linear(features, sum(self.sizes))
         self.register_buffer("center", (high + low) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)
         self.register_buffer("order", _rows_of_triangle(size), persistent=False)

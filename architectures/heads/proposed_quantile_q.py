@@ -6,12 +6,13 @@ import torch
 from coach.architectures.activations import Activation
 from coach.architectures.head import Head
 from coach.architectures.heads.implicit_quantile_q import QuantileFunction
+from coach.architectures.linear import Linear
 from coach.architectures.streams import ActionStreams
 from coach.core.registry import register
 from coach.core.schema import Count, NonNegative, Positive
 from coach.core.spec import Spec
 from coach.functional.values import ProposedQuantiles
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @register("head", "proposed_quantile_q")
@@ -53,7 +54,7 @@ class ProposedQuantileQ(Head):
         actions = spec.num_actions("head proposed_quantile_q")
         streams = ActionStreams(features, actions, 1, hidden, dueling, noisy, activation)
         self.function = QuantileFunction(features, cosines, streams)
-        self.propose = nn.Linear(features, fractions)
+        self.propose = Linear(features, fractions)
         self.kappa, self.rate = kappa, proposal_rate
         self.entropy_coefficient = entropy_coefficient
 

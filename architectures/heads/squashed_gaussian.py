@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from coach.architectures.head import Head
+from coach.architectures.linear import Linear
 from coach.core.errors import SettingError
 from coach.core.registry import register
 from coach.core.spec import Spec
 from coach.functional.distributions import SquashedGaussian
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @register("head", "squashed_gaussian")
@@ -35,7 +36,7 @@ class SquashedGaussianPolicy(Head):
             )
         low, high = spec.bounds("head squashed_gaussian")
         self.size = low.numel()
-        self.out = nn.Linear(features, 2 * self.size)
+        self.out = Linear(features, 2 * self.size)
         self.limits = (log_std_min, log_std_max)
         self.register_buffer("center", (high + low) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from coach.architectures.activations import Initializer, initialized
 from coach.architectures.head import Head
+from coach.architectures.linear import Linear
 from coach.core.registry import register
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @register("head", "value")
@@ -20,7 +21,7 @@ class Value(Head):
 
     def __init__(self, features: int, init: Initializer = "orthogonal") -> None:
         super().__init__()
-        self.out = initialized(nn.Linear(features, 1), init, gain=1.0)
+        self.out = initialized(Linear(features, 1), init, gain=1.0)
 
     def forward(self, features: Tensor) -> Tensor:
         value: Tensor = self.out(features)

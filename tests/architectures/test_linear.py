@@ -1,0 +1,43 @@
+"""Linear layers are torch's, whatever the order of their products."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from coach.architectures.linear import Linear
+from torch import Tensor
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 40, 64, 65])
+@pytest.mark.parametrize("inputs", [511, 512, 700])
+@pytest.mark.parametrize("leaf", [True, False])
+def test_outputs_and_gradients_are_those_of_torch(rows: int, inputs: int, leaf: bool) -> None:
+    layer = Linear(inputs, 9)
+    other = torch.nn.Linear(inputs, 9)
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(rows, inputs, requires_grad=leaf)
+    pull = torch.randn(rows, 9)
+
+    def gradients(of: torch.nn.Linear) -> list[Tensor]:
+        wanted = [*of.parameters(), *([x] if leaf else [])]
+        return [of(x).detach(), *torch.autograd.grad((of(x) * pull).sum(), wanted)]
+
+    torch.testing.assert_close(gradients(layer), gradients(other), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), other(x), atol=1e-5, rtol=1e-4)
+
+
+def test_outputs_may_be_changed_in_place() -> None:
+    layer = Linear(600, 5)
+    x = torch.randn(20, 600)
+    clipped = layer(x).relu_()
+    torch.testing.assert_close(clipped, layer(x).clamp(min=0))
+    clipped.sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.shape == (5, 600)
+
+
+def test_sequences_are_as_usual() -> None:
+    layer = Linear(600, 5)
+    x = torch.randn(4, 20, 600)
+    torch.testing.assert_close(layer(x), layer(x.flatten(0, 1)).view(4, 20, 5))
