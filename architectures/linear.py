@@ -42,7 +42,7 @@ def _turned(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _Affine(torch.autograd.Function):
-    """The products of the gradient, unlike those that autograd would make, are in the usual order."""
+    """Its gradient is made of products in the usual order, unlike the one autograd would find."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
