@@ -2,7 +2,8 @@
 
 Of 16 to 64 wide rows ``[B, in]`` with weights ``[out, in]``, ``weight @ rows.T`` takes down to 0.4
 of the time of ``rows @ weight.T`` (oneMKL; 0.7 behind the convolutions of a Nature CNN, in
-minibatches of 32). Elsewhere it takes as long or longer.
+minibatches of 32). Elsewhere it takes as long or longer. Of a single row, as one environment gives,
+it is a product with a vector, for which there is less to prepare.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ class Linear(nn.Linear):
         return affine(inputs, self.weight, self.bias)
 
 
-def affine(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``inputs @ weight.T + bias`` for ``[..., in]``, ``[out, in]`` and ``[out]``."""
-    few = inputs.dim() == 2 and _FEWEST <= len(inputs) <= _MOST
-    if not few or weight.shape[1] < _WIDE or not inputs.is_cpu:
+    if inputs.dim() != 2 or bias is None or not inputs.is_cpu:
         return functional.linear(inputs, weight, bias)
-    if torch.is_grad_enabled():
+    rows, learning = len(inputs), torch.is_grad_enabled()
+    if rows == 1 and not learning:
+        return torch.addmv(bias, weight, inputs[0]).unsqueeze(0)
+    if not _FEWEST <= rows <= _MOST or weight.shape[1] < _WIDE:
+        return functional.linear(inputs, weight, bias)
+    if learning:
         outputs: Tensor = _Affine.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
         return outputs
     return _turned(inputs, weight, bias)
