@@ -66,6 +66,7 @@ def main() -> int:
     parser.add_argument(
         "--cleanrl-python", default=sys.executable, help="that with CleanRL and EnvPool"
     )
+    parser.add_argument("--set", action="append", default=[], help="KEY.PATH=VALUE for Coach")
     parser.add_argument(
         "--one-cpu", action="store_true", help="keep every run on one CPU; SBX uses all otherwise"
     )
@@ -86,7 +87,7 @@ def main() -> int:
     for name in options.workloads or WORKLOADS:
         peers = {peer: there[peer] for peer in WORKLOADS[name].peers if peer in there}
         if peers:
-            _compare(name, peers, options.rounds, options.scale)
+            _compare(name, peers, options.rounds, options.scale, options.set)
         else:
             print(f"{name}: none of {', '.join(WORKLOADS[name].peers)} is installed", flush=True)
     return 0
@@ -97,13 +98,16 @@ def _installed(python: str, module: str) -> bool:
     return not subprocess.run(probe, capture_output=True, check=False).returncode
 
 
-def _compare(workload: str, peers: dict[str, list[str]], rounds: int, scale: float) -> None:
+def _compare(
+    workload: str, peers: dict[str, list[str]], rounds: int, scale: float, changed: list[str]
+) -> None:
     steps = int(WORKLOADS[workload].steps * scale)
     commands = {"coach": [sys.executable, str(HERE / "ours.py")], **peers}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for seed in range(1, rounds + 1):
         for name, command in commands.items():
-            runs[name].append(_run([*command, workload, str(seed), str(steps)]))
+            settings = changed if name == "coach" else []
+            runs[name].append(_run([*command, workload, str(seed), str(steps), *settings]))
     floor = json.loads(_output([sys.executable, str(HERE / "floor.py"), workload])[0])
     title = f"{workload} {WORKLOADS[workload].what}: {steps:,} steps, {rounds} rounds"
     table = Table(title=title, title_justify="left")
