@@ -9,47 +9,52 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+#: That of `SumTree`; as a constant, so that loops over children are unrolled.
+FANOUT = 16
+
 
 @njit(cache=True, nogil=True)
-def put(levels: Any, fanout: int, index: NDArray[Any], mass: NDArray[Any]) -> None:
+def put(levels: Any, index: NDArray[Any], mass: NDArray[Any]) -> None:
     """Set the leaves ``index`` to ``mass``, and all sums above them."""
     leaves = levels[0]
     for number in range(len(index)):
         leaves[index[number]] = mass[number]
-    node = index // fanout
+    node = index // FANOUT
     for depth in range(1, len(levels)):
         children, sums = levels[depth - 1], levels[depth]
         for number in range(len(node)):
             here = node[number]
             total = 0.0
-            for child in range(here * fanout, (here + 1) * fanout):
+            for child in range(here * FANOUT, (here + 1) * FANOUT):
                 total += children[child]
             sums[here] = total
-            node[number] = here // fanout
+            node[number] = here // FANOUT
 
 
 @njit(cache=True, nogil=True)
-def find(
-    levels: Any, fanout: int, mass: NDArray[Any], just_below_1: float, found: NDArray[Any]
-) -> None:
-    """The leaf that each number of ``mass`` falls into, written to ``found``; uses up ``mass``."""
+def find(levels: Any, mass: NDArray[Any], just_below_1: float, found: NDArray[Any]) -> None:
+    """The leaf that each number of ``mass`` falls into, written to ``found``; uses up ``mass``.
+
+    Children are counted rather than walked along: where the walk would end cannot be foreseen, and
+    a processor that guesses wrong throws away what it had begun of the rows that follow.
+    """
     found[:] = 0
+    sums = np.zeros(FANOUT + 1)  # of a node's first 0, 1, ... children
     for depth in range(len(levels) - 1, -1, -1):
         children = levels[depth]
         for number in range(len(mass)):
-            first = found[number] * fanout
+            first = found[number] * FANOUT
             whole = 0.0
-            for child in range(first, first + fanout):
-                whole += children[child]
+            for child in range(FANOUT):
+                whole += children[first + child]
+                sums[child + 1] = whole
             left = min(mass[number], whole * just_below_1)
-            child, before = first, 0.0
-            total = children[first]
-            while total <= left and child < first + fanout - 1:
-                child += 1
-                before = total
-                total += children[child]
-            mass[number] = left - before
-            found[number] = child
+            passed = 0
+            for child in range(1, FANOUT):
+                passed += sums[child] <= left
+            mass[number] = left - sums[passed]
+            found[number] = first + passed

@@ -61,8 +61,10 @@ class SumTree:
 
     def __setitem__(self, index: NDArray[np.int64], mass: NDArray[np.float64] | float) -> None:
         if compiled is not None:
-            masses = np.broadcast_to(np.asarray(mass, np.float64), index.shape)
-            compiled.put(tuple(self.levels), FANOUT, index, masses)
+            masses = np.asarray(mass, np.float64)
+            if masses.shape != index.shape:
+                masses = np.broadcast_to(masses, index.shape)
+            compiled.put(tuple(self.levels), index, masses)
             return
         self.levels[0][index] = mass
         for number, (level, running) in enumerate(zip(self.levels, self._running)):
@@ -77,7 +79,7 @@ class SumTree:
         """For each number in [0, total), the leaf whose share of the running sum it falls into."""
         if compiled is not None:
             found = np.empty(len(mass), np.int64)
-            compiled.find(tuple(self.levels), FANOUT, mass.copy(), _JUST_BELOW_1, found)
+            compiled.find(tuple(self.levels), mass.copy(), _JUST_BELOW_1, found)
             return found
         node = np.zeros(len(mass), np.int64)
         left = mass.copy()
