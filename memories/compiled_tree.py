@@ -3,6 +3,8 @@
 They add in the same order as the vectorised forms there, so results agree to the last bit. They go
 through the tree level by level for all rows at once: what they wait for is memory, and the reads
 of different rows do not wait for each other. Compiling takes a second or two, once per machine.
+
+A tree comes as one array ``nodes`` with the places where its levels start, leaves first.
 """
 
 from __future__ import annotations
@@ -18,25 +20,30 @@ FANOUT = 16
 
 
 @njit(cache=True, nogil=True)
-def put(levels: Any, index: NDArray[Any], mass: NDArray[Any]) -> None:
+def put(nodes: NDArray[Any], starts: NDArray[Any], index: NDArray[Any], mass: NDArray[Any]) -> None:
     """Set the leaves ``index`` to ``mass``, and all sums above them."""
-    leaves = levels[0]
     for number in range(len(index)):
-        leaves[index[number]] = mass[number]
+        nodes[index[number]] = mass[number]
     node = index // FANOUT
-    for depth in range(1, len(levels)):
-        children, sums = levels[depth - 1], levels[depth]
+    for depth in range(1, len(starts)):
+        children, sums = nodes[starts[depth - 1] :], nodes[starts[depth] :]
         for number in range(len(node)):
             here = node[number]
             total = 0.0
-            for child in range(here * FANOUT, (here + 1) * FANOUT):
-                total += children[child]
+            for child in range(FANOUT):
+                total += children[here * FANOUT + child]
             sums[here] = total
             node[number] = here // FANOUT
 
 
 @njit(cache=True, nogil=True)
-def find(levels: Any, mass: NDArray[Any], just_below_1: float, found: NDArray[Any]) -> None:
+def find(
+    nodes: NDArray[Any],
+    starts: NDArray[Any],
+    mass: NDArray[Any],
+    just_below_1: float,
+    found: NDArray[Any],
+) -> None:
     """The leaf that each number of ``mass`` falls into, written to ``found``; uses up ``mass``.
 
     Children are counted rather than walked along: where the walk would end cannot be foreseen, and
@@ -44,13 +51,13 @@ def find(levels: Any, mass: NDArray[Any], just_below_1: float, found: NDArray[An
     """
     found[:] = 0
     sums = np.zeros(FANOUT + 1)  # of a node's first 0, 1, ... children
-    for depth in range(len(levels) - 1, -1, -1):
-        children = levels[depth]
+    for depth in range(len(starts) - 1, -1, -1):
+        level = nodes[starts[depth] :]
         for number in range(len(mass)):
             first = found[number] * FANOUT
             whole = 0.0
             for child in range(FANOUT):
-                whole += children[first + child]
+                whole += level[first + child]
                 sums[child + 1] = whole
             left = min(mass[number], whole * just_below_1)
             passed = 0

@@ -52,5 +52,7 @@ class Finals:
 
     def of(self, index: NDArray[np.int64]) -> Any:
         """Arrays of what is kept for these rows; all of them must have something."""
+        if not len(index):
+            return map_tree(lambda table: table[:0].numpy(), self.table)
         slots = self.slot_of.numpy()[index]
         return map_tree(lambda table: table.take(slots, 0), as_numpy(self.table))

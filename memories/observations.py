@@ -216,7 +216,8 @@ def _apart(
     finals: NDArray[Any],
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     after = rows.take(behind)
-    after[ended] = finals
+    if len(ended):
+        after[ended] = finals
     return rows.take(index), after
 
 

@@ -37,8 +37,10 @@ class SumTree:
         widths = [-(-size // FANOUT) * FANOUT]
         while widths[-1] > FANOUT:
             widths.append(-(-(widths[-1] // FANOUT) // FANOUT) * FANOUT)
+        self._starts = np.cumsum([0, *widths[:-1]])
+        self._nodes = np.zeros(sum(widths))
         #: Masses from the leaves up; the last level has at most `FANOUT` nodes.
-        self.levels = [np.zeros(width) for width in widths]
+        self.levels = np.split(self._nodes, self._starts[1:])
         # Of every node the sums of its first 0, 1, ... 16 children, level by level; compiled loops
         # add them up on the way.
         self._running = [
@@ -57,14 +59,14 @@ class SumTree:
         return float(self.levels[-1].cumsum()[-1])
 
     def __getitem__(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(self.levels[0][index])
+        return self.levels[0].take(index)
 
     def __setitem__(self, index: NDArray[np.int64], mass: NDArray[np.float64] | float) -> None:
         if compiled is not None:
             masses = np.asarray(mass, np.float64)
             if masses.shape != index.shape:
                 masses = np.broadcast_to(masses, index.shape)
-            compiled.put(tuple(self.levels), index, masses)
+            compiled.put(self._nodes, self._starts, index, masses)
             return
         self.levels[0][index] = mass
         for number, (level, running) in enumerate(zip(self.levels, self._running)):
@@ -79,7 +81,7 @@ class SumTree:
         """For each number in [0, total), the leaf whose share of the running sum it falls into."""
         if compiled is not None:
             found = np.empty(len(mass), np.int64)
-            compiled.find(tuple(self.levels), mass.copy(), _JUST_BELOW_1, found)
+            compiled.find(self._nodes, self._starts, mass.copy(), _JUST_BELOW_1, found)
             return found
         node = np.zeros(len(mass), np.int64)
         left = mass.copy()
