@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 import torch
 
@@ -21,7 +22,9 @@ def prepare_to_learn() -> None:
       again: a seventh of the time of PPO on pictures. They are kept. Elsewhere nothing is changed.
     """
     torch.set_flush_denormal(True)
+    if sys.platform != "linux":
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if mallopt is not None:  # musl has none
         mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
