@@ -30,6 +30,8 @@ _TWO_ENVS = ["run.envs=2"]  # so that there is one for each worker
 class Workload:
     """Steps of a run, what all runs have in common, and what is set to use both CPUs best.
 
+    Runs are so long that the second or so in which the other worker starts hardly counts.
+
     A worker with half of the environments has rollouts twice as long, so batches and updates per
     step stay what they are.
     """
@@ -43,8 +45,8 @@ WORKLOADS = {
     "W1": Workload(400_000, [], [*_GRADIENTS, "memory.horizon=64"]),
     "W2": Workload(60_000, _TWO_ENVS, _GRADIENTS),
     "W3": Workload(6_000, _TWO_ENVS, _GRADIENTS),
-    "W4": Workload(4_000, _TWO_ENVS, _GRADIENTS),
-    "W5": Workload(8_192, [], [*_GRADIENTS, "memory.horizon=256"]),
+    "W4": Workload(8_000, _TWO_ENVS, _GRADIENTS),
+    "W5": Workload(16_384, [], [*_GRADIENTS, "memory.horizon=256"]),
 }
 
 
@@ -81,7 +83,7 @@ def main() -> None:
             " ".join(f"{told.value:.0f}" for told in alone),
             " ".join(f"{told.value:.0f}" for told in run),
         )
-    Console(width=max(Console().width, 120)).print(table)
+    Console(width=max(Console().width, 150)).print(table)
 
 
 def _ratios(found: list[float]) -> str:
