@@ -23,7 +23,7 @@ from coach.runners.preset import load
 from coach.runners.training import start
 from rich.console import Console
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward")
+PRODUCTS = ("mm", "addmm", "addmv", "bmm", "baddbmm", "convolution", "convolution_backward")
 #: Enough that every function has been recorded.
 STEPS = {"W1": 512, "W2": 1_792, "W3": 1_064, "W4": 1_128, "W5": 2_048, "W5-native": 2_048}
 
