@@ -127,6 +127,13 @@ class Agent(nn.Module):
     #: Whether objectives need whole columns of steps even without a recurrent policy.
     sequences: ClassVar[bool] = False
 
+    @property
+    def prepares(self) -> bool:
+        """Whether `prepare` changes anything."""
+        if type(self).prepare is not Agent.prepare:
+            return True
+        return getattr(self.policy, "reward_scale", None) is not None
+
     def prepare(self, batch: Batch) -> Batch:
         """Turn what the memory holds into what the objectives read (advantages and the like).
 

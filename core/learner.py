@@ -88,6 +88,9 @@ class Learner:
             goal.name: [name for name in goal.minimises if name in self.groups]
             for goal in self.objectives
         }
+        self._groups_of = {
+            name: [self.groups[each] for each in trained] for name, trained in self.trained.items()
+        }
         self.settings = {name: (overrides or {}).get(name, optimizer) for name in self.groups}
         self.steppers: dict[str, Stepper] = {
             name: self.settings[name].build(group.vector) for name, group in self.groups.items()
@@ -111,14 +114,19 @@ class Learner:
             batch = batch.pinned()
         if batch.reward.device != self.device:
             batch = batch.to(self.device, non_blocking=True)
+        if not self.agent.prepares:
+            return batch
         with torch.no_grad(), drawing_from(self.agent.rng):
             return self.agent.prepare(batch)
 
     def step(self, batch: Batch, env_steps: int) -> Update:
         """One update on a minibatch; learning rates are those of ``env_steps``."""
         self.compiling.decide(self.version, env_steps)
-        with self.threads, self.compiling, drawing_from(self.agent.rng):
-            return self._step(batch, env_steps)
+        with drawing_from(self.agent.rng):
+            if self.threads.settled and not self.compiling.on:  # nothing to watch
+                return self._step(batch, env_steps)
+            with self.threads, self.compiling:
+                return self._step(batch, env_steps)
 
     def learning_rates(self, env_steps: int) -> dict[str, float]:
         """Learning rate of every module at a step."""
@@ -165,14 +173,14 @@ class Learner:
         self, goal: Objective, batch: Batch, inputs: list[Tensor], measured: bool
     ) -> dict[str, Tensor]:
         """Set the gradients of an objective; its priorities, and its metrics if ``measured``."""
-        groups = [self.groups[name] for name in self.trained[goal.name]]
-        parameters = [p for group in groups for p in group.parameters]
+        groups = self._groups_of[goal.name]
 
         def gradients(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
             private = batch.rebuilt(tensors)
             loss: Loss = self.compiling(goal.name, getattr(self.agent, goal.name))(private)
             value = loss.value if private.weight is None else loss.value * private.weight
             value = value.mean()
+            parameters = [p for group in groups for p in group.parameters]
             found = iter(torch.autograd.grad(value, parameters, allow_unused=True))
             for group in groups:
                 group.set_gradients([next(found) for _ in group.parameters])

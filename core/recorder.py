@@ -85,12 +85,12 @@ class Recorder:
         if not self.enabled or name in self.refused:
             return function(_aligned(inputs))
         key = (name, *[(tensor.shape, tensor.dtype) for tensor in inputs])
-        if key not in self._known:  # shapes that come once are not worth it
+        known = self._known.get(key)
+        if known is None and key not in self._known:  # shapes that come once are not worth it
             if len(self._known) >= _MOST_SHAPES:
                 self.refused[name] = f"its inputs come in more than {_MOST_SHAPES} shapes"
             self._known[key] = None
             return function(_aligned(inputs))
-        known = self._known[key]
         if known is None or not known.recording.fits():
             return self._record(key, name, function, inputs, writes)
         known.uses += 1

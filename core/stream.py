@@ -7,23 +7,33 @@ that runs repeat bit for bit; and while evaluating there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from types import TracebackType
 
 import torch
 
 _stream: ContextVar[torch.Generator | None] = ContextVar("stream", default=None)
 
 
-@contextmanager
-def drawing_from(stream: torch.Generator | None) -> Iterator[None]:
+class drawing_from:  # noqa: N801, entered in every step and update, so no generator
     """Within it, networks draw from ``stream``; from ``None``, they are deterministic."""
-    token = _stream.set(stream)
-    try:
-        yield
-    finally:
-        _stream.reset(token)
+
+    __slots__ = ("_before", "_stream")
+
+    def __init__(self, stream: torch.Generator | None) -> None:
+        self._stream = stream
+        self._before: Token[torch.Generator | None]
+
+    def __enter__(self) -> None:
+        self._before = _stream.set(self._stream)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _stream.reset(self._before)
 
 
 def current_stream() -> torch.Generator | None:

@@ -108,7 +108,7 @@ class Replay(Owing):
             self.sampler.feedback(batch.index, priority)
 
     def monitor(self) -> dict[str, float]:
-        held = int(self.stripes.counts.sum())
+        held = len(self.stripes)
         scalars = {"fill": held / (self.stripes.held * self.stripes.num_envs)}
         if self._last is not None:
             scalars["age"] = self.stripes.age(self._last)

@@ -129,7 +129,7 @@ class SequenceReplay(Owing):
         self.sampler.feedback(index.cpu(), sequence_priority(error, self.eta))
 
     def monitor(self) -> dict[str, float]:
-        held = int(self.stripes.counts.sum())
+        held = len(self.stripes)
         scalars = {"fill": held / (self.stripes.held * self.stripes.num_envs)}
         if self._last is not None:
             scalars["age"] = self.stripes.age(self._last)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from coach.core.batch import Batch, flat, refilled
 from coach.core.errors import SettingError
-from coach.memories.stripes import Stripes
+from coach.memories.stripes import LookUp, Stripes
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -56,6 +56,19 @@ class Sequences:
     def counts(self) -> NDArray[np.int64]:
         """Complete sequences held, per environment."""
         return np.asarray(np.maximum(self.written - self.first, 0))
+
+    def __len__(self) -> int:
+        """Complete sequences held."""
+        return int(self.counts.sum())
+
+    @property
+    def look_up(self) -> LookUp:
+        """That of the steps."""
+        return self.stripes.look_up
+
+    @look_up.setter
+    def look_up(self, compiled: LookUp) -> None:
+        self.stripes.look_up = compiled
 
     def write(self, fragment: Batch) -> tuple[Tensor, Tensor]:
         """Store a fragment ``[T, n]``.

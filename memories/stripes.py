@@ -9,7 +9,8 @@ memory yet.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -34,6 +35,33 @@ from torch import Tensor
 
 REWARD, TERMINATED, BOUNDARY = 0, 1, 2
 OUTCOME_BYTES = 3 * 4 + 4  # reward and two flags as float32, index of the final observation
+
+
+#: Of what was noted of all rows, for some rows: see `look_up`.
+LookUp: TypeAlias = Callable[
+    [NDArray[np.float32], NDArray[np.int64], int, float], tuple[NDArray[Any], ...]
+]
+
+
+def look_up(
+    outcomes: NDArray[np.float32], index: NDArray[np.int64], rows: int, gamma: float
+) -> tuple[NDArray[Any], ...]:
+    """What single steps came to.
+
+    Args:
+        outcomes: ``[M, 3]`` reward, whether it was terminal and whether a boundary, of all rows.
+        index: ``[B]`` of the steps.
+        rows: of a stripe.
+        gamma: discount.
+
+    Returns:
+        ``[B]`` each: reward, discount, the index of the row behind, and whether it is a boundary.
+    """
+    outcome = outcomes.take(index, 0)  # [B, 3]
+    behind = index + 1
+    behind -= rows * (behind % rows == 0)
+    discount = gamma * (1 - outcome[:, TERMINATED])
+    return outcome[:, REWARD].copy(), discount, behind, outcome[:, BOUNDARY] > 0
 
 
 class Stripes:
@@ -63,6 +91,8 @@ class Stripes:
         self._other_bytes = other
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
         self.seams = Seams()
+        #: `look_up`, or another form of it that a sampler brings along.
+        self.look_up: LookUp = look_up
 
     @property
     def saved_bytes(self) -> int:
@@ -73,6 +103,12 @@ class Stripes:
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Transitions held per stripe."""
         return np.minimum(self.written, self.held)
+
+    def __len__(self) -> int:
+        """Transitions held."""
+        if self.num_envs == 1:  # asked for in every draw
+            return min(int(self.written[0]), self.held)
+        return int(self.counts.sum())
 
     def write(self, fragment: Batch) -> tuple[Tensor, Tensor]:
         """Copy a fragment ``[T, n]``.
@@ -132,15 +168,12 @@ class Stripes:
         """
         at = index.numpy()
         if n_step == 1:
-            outcome = self._outcomes.take(at, 0)  # [B, 3]
-            reward = torch.from_numpy(outcome[:, REWARD].copy())
-            discount = torch.from_numpy(gamma * (1 - outcome[:, TERMINATED]))
-            last, ended = at, outcome[:, BOUNDARY] > 0
+            *returned, behind, ended = self.look_up(self._outcomes, at, self.rows, gamma)
+            reward, discount = map(torch.from_numpy, returned)
+            last = at
         else:
             reward, discount, last = self._summed(index, gamma, n_step)
-            ended = self._outcomes[last, BOUNDARY] > 0
-        behind = last + 1
-        behind -= self.rows * (behind % self.rows == 0)
+            *_, behind, ended = self.look_up(self._outcomes, last, self.rows, gamma)
         which = ended.nonzero()[0]
         obs, next_obs = both(self.ring, at, behind, which, self.finals.of(last[which]))
         return Batch(

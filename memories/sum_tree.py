@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 compiled: ModuleType | None
 try:
-    from coach.memories import compiled_tree as compiled
+    from coach.memories import compiled
 except ModuleNotFoundError:
     compiled = None
 
@@ -94,6 +94,28 @@ class SumTree:
             left -= running.reshape(-1).take(node * (FANOUT + 1) + child)
             node = node * FANOUT + child
         return node
+
+    def stratified(
+        self, uniform: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
+        """One leaf out of each of as many equal shares of the total as there are numbers.
+
+        Args:
+            uniform: ``[B]`` numbers in [0, 1), where in its share each draw falls.
+
+        Returns:
+            The leaves ``[B]``, their masses ``[B]``, and the total.
+        """
+        count = len(uniform)
+        if compiled is not None:
+            found, mass = np.empty(count, np.int64), np.empty(count)
+            total = compiled.stratified(
+                self._nodes, self._starts, uniform, _JUST_BELOW_1, found, mass
+            )
+            return found, mass, total
+        total = self.total
+        found = self.find((np.arange(count) + uniform) * (total / count))
+        return found, self[found], total
 
     def load(self, masses: NDArray[np.float64]) -> None:
         """Set all leaves at once."""

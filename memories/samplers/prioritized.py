@@ -10,6 +10,7 @@ from coach.core.registry import register
 from coach.core.schema import Fraction, Positive
 from coach.functional.priorities import importance_weights, priority_mass
 from coach.functional.schedules import Schedule, as_schedule
+from coach.memories import sum_tree
 from coach.memories.sampler import Sampler
 from coach.memories.stripes import Stripes
 from coach.memories.sum_tree import SumTree
@@ -37,6 +38,8 @@ class Prioritized(Sampler):
 
     def attach(self, stripes: Stripes) -> int:
         self.size = stripes.size
+        if sum_tree.compiled is not None:  # Numba is there, and loaded
+            stripes.look_up = sum_tree.compiled.look_up
         return SumTree.bytes_for(stripes.size)
 
     def added(self, index: Tensor, dropped: Tensor, priority: Tensor | None = None) -> None:
@@ -51,12 +54,9 @@ class Prioritized(Sampler):
     def draw(
         self, stripes: Stripes, count: int, step: int, rng: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
-        total = self.tree.total
-        place = np.arange(count) + torch.rand(count, generator=rng, dtype=torch.float64).numpy()
-        index = self.tree.find(place * (total / count))
-        weight = importance_weights(
-            self.tree[index] / total, int(stripes.counts.sum()), self.beta(step)
-        )
+        uniform = torch.rand(count, generator=rng, dtype=torch.float64).numpy()
+        index, mass, total = self.tree.stratified(uniform)
+        weight = importance_weights(mass / total, len(stripes), self.beta(step))
         return torch.from_numpy(index), torch.from_numpy(weight.astype(np.float32))
 
     def feedback(self, index: Tensor, priority: Tensor) -> None:

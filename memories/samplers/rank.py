@@ -74,7 +74,7 @@ class Rank(Sampler):
             again = _uniform(int(gone.sum()), rng) * cumulative[-1]
             rank[gone] = cumulative.searchsorted(again, side="right").clip(max=len(order) - 1)
         probability = (rank + 1.0) ** -self.alpha / cumulative[-1]
-        weight = importance_weights(probability, int(stripes.counts.sum()), self.beta(step))
+        weight = importance_weights(probability, len(stripes), self.beta(step))
         return torch.from_numpy(order[rank]), torch.from_numpy(weight.astype(np.float32))
 
     def feedback(self, index: Tensor, priority: Tensor) -> None:

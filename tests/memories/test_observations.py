@@ -125,7 +125,7 @@ def bytes_within(holder: Any, seen: set[int]) -> int:
             return 0
         seen.add(storage.data_ptr())
         return storage.nbytes()
-    if id(holder) in seen:
+    if id(holder) in seen or callable(holder):
         return 0
     seen.add(id(holder))
     if isinstance(holder, dict):

@@ -9,7 +9,10 @@ from coach.functional.schedules import Linear
 from coach.memories import sum_tree
 from coach.memories.replay import Replay
 from coach.memories.samplers.prioritized import Prioritized
+from coach.memories.stripes import look_up
 from coach.memories.sum_tree import FANOUT, SumTree
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from naive import SPECS, World
 from scipy import stats
 
@@ -152,10 +155,33 @@ def test_compiled_loops_give_the_bits_of_vectorised_ones(
             tree[index[:3]] = 0.0
             tree[np.array([0])] = 1.0  # there must be something to find
             found += [tree.find(place * tree.total), *[level.copy() for level in tree.levels]]
+            index, mass, total = tree.stratified(place)
+            assert index.tolist() == tree.find((np.arange(300) + place) * (total / 300)).tolist()
+            assert total == tree.total
+            found += [index, mass]
         return found
 
     fast = run()
     assert sum_tree.compiled is not None
     monkeypatch.setattr(sum_tree, "compiled", None)
     for one, other in zip(fast, run()):
+        assert np.array_equal(one, other)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 4), st.integers(2, 9), st.floats(0, 1), st.integers(0, 10_000))
+def test_compiled_look_up_gives_the_bits_of_the_vectorised_one(
+    stripes: int, rows: int, gamma: float, seed: int
+) -> None:
+    pytest.importorskip("numba")
+    assert sum_tree.compiled is not None
+    rng = np.random.default_rng(seed)
+    outcomes = rng.normal(size=(stripes * rows, 3)).astype(np.float32)
+    outcomes[:, 1:] = outcomes[:, 1:] > 0
+    index = rng.integers(0, stripes * rows, 20)
+    for one, other in zip(
+        look_up(outcomes, index, rows, gamma),
+        sum_tree.compiled.look_up(outcomes, index, rows, gamma),
+    ):
+        assert one.dtype == other.dtype
         assert np.array_equal(one, other)

@@ -1,10 +1,11 @@
-"""The loops of the sum tree, compiled by Numba: `SumTree` uses them where it is installed.
+"""Loops of prioritized replay, compiled by Numba: used where it is installed.
 
-They add in the same order as the vectorised forms there, so results agree to the last bit. They go
-through the tree level by level for all rows at once: what they wait for is memory, and the reads
-of different rows do not wait for each other. Compiling takes a second or two, once per machine.
+They calculate as the vectorised forms in `SumTree` and stripes.py do, so results agree to the last
+bit. Compiling takes some seconds, once per machine.
 
-A tree comes as one array ``nodes`` with the places where its levels start, leaves first.
+Those of the tree go through it level by level for all rows at once: what they wait for is memory,
+and the reads of different rows do not wait for each other. A tree comes as one array ``nodes``
+with the places where its levels start, leaves first.
 """
 
 from __future__ import annotations
@@ -65,3 +66,44 @@ def find(
                 passed += sums[child] <= left
             mass[number] = left - sums[passed]
             found[number] = first + passed
+
+
+@njit(cache=True, nogil=True)
+def stratified(
+    nodes: NDArray[Any],
+    starts: NDArray[Any],
+    uniform: NDArray[Any],
+    just_below_1: float,
+    found: NDArray[Any],
+    mass: NDArray[Any],
+) -> float:
+    """A leaf out of each of ``len(uniform)`` equal shares of the total, which is returned.
+
+    Leaves are written to ``found``, their masses to ``mass``.
+    """
+    total = 0.0
+    for top in nodes[starts[-1] :]:
+        total += top
+    share = total / len(uniform)
+    for number in range(len(uniform)):
+        mass[number] = (number + uniform[number]) * share
+    find(nodes, starts, mass, just_below_1, found)
+    for number in range(len(uniform)):
+        mass[number] = nodes[found[number]]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def look_up(
+    outcomes: NDArray[Any], index: NDArray[Any], rows: int, gamma: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """What single steps came to; see `coach.memories.stripes.look_up`."""
+    reward, discount = np.empty(len(index), np.float32), np.empty(len(index), np.float32)
+    behind, ended = np.empty(len(index), np.int64), np.empty(len(index), np.bool_)
+    for number in range(len(index)):
+        at = index[number]
+        reward[number] = outcomes[at, 0]
+        discount[number] = np.float32(gamma) * (np.float32(1) - outcomes[at, 1])
+        ended[number] = outcomes[at, 2] > 0
+        behind[number] = at + 1 if (at + 1) % rows else at + 1 - rows
+    return reward, discount, behind, ended
