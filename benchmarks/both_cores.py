@@ -43,7 +43,7 @@ class Workload:
 
 WORKLOADS = {
     "W1": Workload(400_000, [], [*_GRADIENTS, "memory.horizon=64"]),
-    "W2": Workload(60_000, _TWO_ENVS, _GRADIENTS),
+    "W2": Workload(60_000, _TWO_ENVS, [*_GRADIENTS, *_ALONE]),
     "W3": Workload(6_000, _TWO_ENVS, _GRADIENTS),
     "W4": Workload(8_000, _TWO_ENVS, _GRADIENTS),
     "W5": Workload(16_384, [], [*_GRADIENTS, "memory.horizon=256"]),

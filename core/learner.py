@@ -98,6 +98,7 @@ class Learner:
         self.device = next(iter(self.groups.values())).vector.device
         agent.rng = torch.Generator(self.device).manual_seed(seed)
         self.version = 0
+        self._prepares: bool | None = None  # of the agent, once it is known
         self.recorder = Recorder()
         for recorder in self.recorders:
             recorder.enabled = record and self.device.type == "cpu"
@@ -114,7 +115,9 @@ class Learner:
             batch = batch.pinned()
         if batch.reward.device != self.device:
             batch = batch.to(self.device, non_blocking=True)
-        if not self.agent.prepares:
+        if self._prepares is None:
+            self._prepares = self.agent.prepares
+        if not self._prepares:
             return batch
         with torch.no_grad(), drawing_from(self.agent.rng):
             return self.agent.prepare(batch)

@@ -81,11 +81,8 @@ class Recording:
         self.generators, self.nbytes = list(tape.before), memory.nbytes
         read = read_by(calls)
         outside = tape.outside() - {place_of(tensor) for tensor in inputs}
-        self._outside = [
-            (tensor, tensor.data_ptr())
-            for tensor in tape.found()
-            if place_of(tensor) in outside & read
-        ]
+        self._outside = [tensor for tensor in tape.found() if place_of(tensor) in outside & read]
+        self._addresses = [tensor.data_ptr() for tensor in self._outside]
         used = read | {place_of(tensor) for tensor in outputs}
         self._used = [n for n, tensor in enumerate(inputs) if place_of(tensor) in used]
         self._inputs = [inputs[n].detach() for n in self._used]
@@ -106,7 +103,7 @@ class Recording:
 
     def fits(self) -> bool:
         """Whether the tensors outside still lie where they did."""
-        return all(tensor.data_ptr() == address for tensor, address in self._outside)
+        return [tensor.data_ptr() for tensor in self._outside] == self._addresses
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """What the function returns for other inputs of the same shapes and types; copies."""

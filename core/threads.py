@@ -15,16 +15,15 @@ from typing import Any
 import torch
 from coach.core.dispatch import Work
 
-#: Floating-point operations of an update below which one thread is taken without trying: a third of
-#: a millisecond of products.
-LEAST_WORK = 30_000_000
+#: Floating-point operations of an update below which one thread is taken without trying. It takes
+#: 1 to 2 ms with one.
+LEAST_WORK = 200_000_000
 #: Updates with one number of threads in a row: a multiple of the usual cadences of objectives.
 _BLOCK = 6
-_ROUNDS = 16
-_ENOUGH = 1.0  # seconds after which two rounds, or updates that are watched, have told enough
+_ROUNDS = 4
+_ENOUGH = 1.0  # seconds after which two rounds have told enough
 _WORTHWHILE = 1.1  # how much faster twice the threads must be
-#: Updates, at least, whose mean tells whether one thread would do better, and by how much it must.
-_WATCHED, _SLOWER = 64, 1.1
+_PATIENCE = 64  # updates in a row, slower than they would be with one thread
 
 
 class Threads:
@@ -50,7 +49,7 @@ class Threads:
         self._block_seconds = self._spent = 0.0
         self._fastest: dict[int, float] = {}  # seconds of a block, by threads
         self._alone = inf  # seconds of an update with one thread
-        self._watched, self._watched_seconds = 0, 0.0
+        self._slow = 0
 
     @property
     def settled(self) -> bool:
@@ -136,13 +135,8 @@ class Threads:
             )
 
     def _watch(self, seconds: float) -> None:
-        self._watched += 1
-        self._watched_seconds += seconds
-        if self._watched < _WATCHED or self._watched_seconds < _ENOUGH:
-            return
-        mean = self._watched_seconds / self._watched
-        self._watched, self._watched_seconds = 0, 0.0
-        if mean > _SLOWER * self._alone:
+        self._slow = self._slow + 1 if seconds > self._alone else 0
+        if self._slow >= _PATIENCE:
             self._say(
                 f"Updates with {self.count} threads have become slower than with one, because "
                 "other programs use the CPUs: going on with one."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from coach.core.memory import Memory, share_of_batch
@@ -15,12 +16,16 @@ class Owing(Memory):
     """
 
     order = "replay"
-    stripes: Stripes
     warmup: int
     updates_per_step: float
     #: Environment steps written, and updates handed out.
     env_steps: int = 0
     updates: int = 0
+
+    @property
+    @abstractmethod
+    def stripes(self) -> Stripes:
+        """Where the transitions are."""
 
     def divided(self, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
         divided = {**settings, "warmup": settings["warmup"] // workers}

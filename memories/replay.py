@@ -22,11 +22,13 @@ from coach.memories.first_errors import first_errors
 from coach.memories.owing import Owing
 from coach.memories.sampler import Sampler
 from coach.memories.samplers.uniform import Uniform
+from coach.memories.staging import Staging
 from coach.memories.stripes import Stripes
 from torch import Tensor
 
 #: Minibatches of small transitions are drawn together, as many as make up so much.
 _AT_ONCE_BYTES = 2**20
+_MOST_AT_ONCE = 16  # steps of a fragment, unless a preset says so
 
 
 @register("memory", "replay")
@@ -73,25 +75,38 @@ class Replay(Owing):
                 "capacity", f"{capacity} is less than one transition per environment"
             )
         zeros = untouched_zeros if disk is None else on_disk(disk)
-        self.stripes = Stripes(spec, num_envs, capacity, zeros)
+        self._stripes = stripes = Stripes(spec, num_envs, capacity, zeros)
+        self._staging = Staging(stripes.held, num_envs * 2 * transition_bytes(spec))
         self.sampler = sampler or Uniform()
-        self.nbytes = self.stripes.nbytes + self.sampler.attach(self.stripes)
+        self.nbytes = stripes.nbytes + self.sampler.attach(stripes)
         if disk is not None:
-            self.nbytes -= self.stripes.observation_bytes
-            _check_disk(disk, self.stripes.observation_bytes)
+            self.nbytes -= stripes.observation_bytes
+            _check_disk(disk, stripes.observation_bytes)
         self.batch_size, self.warmup, self.n_step = batch_size, warmup, n_step
         self.episode_returns = episode_returns
-        self.returns = EpisodeReturns(self.stripes, discount) if episode_returns else None
+        self.returns = EpisodeReturns(stripes, discount) if episode_returns else None
         self.future_offsets, self.future_key = future_offsets, future_key
         self._most_at_once = max(1, _AT_ONCE_BYTES // (batch_size * 2 * transition_bytes(spec)))
         self.updates_per_step, self.discount = updates_per_step, discount
         self.rng = torch.Generator().manual_seed(seed)
+        self.fragment_length = _steps_between(updates_per_step, num_envs, warmup)
         self._last: Tensor | None = None
 
+    @property
+    def stripes(self) -> Stripes:
+        """Where the transitions are, those that have just been written included."""
+        self._settle()
+        return self._stripes
+
     def write(self, fragment: Batch) -> None:
-        added, dropped = self.stripes.write(fragment)
-        self.sampler.added(added, dropped, first_errors(fragment, self.discount, self.n_step))
-        self.env_steps += fragment.steps
+        if self._staging.full:
+            self._settle()
+        taken = self._staging.add(fragment)
+        if not taken:
+            self._settle()
+            self._put(fragment)
+            taken = fragment.steps
+        self.env_steps += taken
 
     def batches(self, prepare: Prepare, more: Callable[[], bool] = never) -> Iterator[Batch]:
         # Where there is nothing to draw, what is owed is made up for later.
@@ -138,6 +153,15 @@ class Replay(Owing):
     def load_rows(self, rows: dict[str, Tensor]) -> None:
         journal.load_rows(self.stripes, rows)
 
+    def _settle(self) -> None:
+        """Bring single steps that wait to where they belong."""
+        if self._staging.count:
+            self._put(self._staging.take())
+
+    def _put(self, fragment: Batch) -> None:
+        added, dropped = self._stripes.write(fragment)
+        self.sampler.added(added, dropped, first_errors(fragment, self.discount, self.n_step))
+
     def _draw(self, minibatches: int = 1) -> Batch:
         """So many minibatches in a row; they come as they would one by one."""
         count = minibatches * self.batch_size
@@ -150,6 +174,19 @@ class Replay(Owing):
         batch.weight = weight
         self._last = index
         return batch
+
+
+def _steps_between(updates_per_step: float, num_envs: int, warmup: int) -> int:
+    """Steps of each environment, at most 16, that have no update in between: all at once cost less.
+
+    Updates come after the same steps as they would if the memory was looked at after every one.
+    """
+    between = round(1 / updates_per_step, 6)  # steps of the run from one update to the next
+    return next(
+        length
+        for length in range(_MOST_AT_ONCE, 0, -1)
+        if length == 1 or not (between % (length * num_envs) or warmup % (length * num_envs))
+    )
 
 
 def _check_disk(folder: Path, size: int) -> None:

@@ -75,7 +75,7 @@ class SequenceReplay(Owing):
                 raise SettingError(
                     setting, f"{value} steps leave nothing of a sequence of {length}"
                 )
-        self.stripes = Stripes(spec, num_envs, capacity)
+        self._stripes = Stripes(spec, num_envs, capacity)
         if self.stripes.held < length:
             raise SettingError(
                 "capacity",
@@ -101,6 +101,10 @@ class SequenceReplay(Owing):
         self.discount, self.eta = discount, eta
         self.rng = torch.Generator().manual_seed(seed)
         self._last: Tensor | None = None
+
+    @property
+    def stripes(self) -> Stripes:
+        return self._stripes
 
     def check_fragments(self, length: int) -> None:
         if self.recurrent and self.store.apart % length:

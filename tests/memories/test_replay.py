@@ -47,6 +47,34 @@ def test_updates_are_exactly_those_owed(
         assert done == max(0, int((steps - warmup) * ratio + 1e-6))
 
 
+@pytest.mark.parametrize(
+    ("ratio", "envs", "warmup", "length"),
+    [
+        (0.25, 1, 1_000, 4),
+        (0.25, 2, 1_000, 2),
+        (0.25, 8, 1_000, 1),
+        (0.1, 1, 0, 10),
+        (0.01, 1, 0, 10),  # 100 steps, in equal parts of at most 16
+        (1 / 3, 1, 999, 3),
+        (0.3, 1, 0, 1),
+        (2, 1, 0, 1),
+        (0.25, 1, 1_002, 2),
+    ],
+)
+def test_fragments_fit_between_updates(ratio: float, envs: int, warmup: int, length: int) -> None:
+    def after(steps: int) -> list[int]:
+        memory = replay(envs, warmup=warmup, updates_per_step=ratio, capacity=2_000)
+        world, updated = World(SPEC, envs, 0), []
+        for step in range(steps, (1_300 // envs // length) * length + 1, steps):
+            memory.write(world.fragment(steps))
+            updated += [step] * owed(memory)
+        return updated
+
+    memory = replay(envs, warmup=warmup, updates_per_step=ratio, capacity=2_000)
+    assert memory.fragment_length == length
+    assert after(length) == after(1)
+
+
 def test_a_tenth_is_one_in_ten() -> None:
     memory, world, done = replay(updates_per_step=0.1), World(SPEC, 1, 0), []
     for _ in range(100):
