@@ -3,7 +3,8 @@
 Two copies of a run on one thread each show what this machine's CPUs can do for this arithmetic at
 most; where they are two threads of one core, that is far less than twice. One run shows what of it
 a user gets, in the mode that is best for the workload: two workers that act, learn and move shared
-weights without waiting for each other. Each round measures all three.
+weights without waiting for each other. It has as many environments as the copies together, so each
+worker does what a copy does. Each round measures all three.
 """
 
 from __future__ import annotations
@@ -23,30 +24,25 @@ from rich.table import Table
 HERE = Path(__file__).parent
 _GRADIENTS = ["run.mode=async", "run.exchange=gradients", "run.workers=2"]
 _ALONE = ["run.threads=1"]
-_TWO_ENVS = ["run.envs=2"]  # so that there is one for each worker
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Steps of a run, what all runs have in common, and what is set to use both CPUs best.
+    """How long a run is, and how many environments the one that uses both CPUs has.
 
-    Runs are so long that the second or so in which the other worker starts hardly counts.
-
-    A worker with half of the environments has rollouts twice as long, so batches and updates per
-    step stay what they are.
+    So long that the second or so in which the other worker starts hardly counts.
     """
 
     steps: int
-    common: list[str]
-    both: list[str]
+    envs: int
 
 
 WORKLOADS = {
-    "W1": Workload(400_000, [], [*_GRADIENTS, "memory.horizon=64"]),
-    "W2": Workload(60_000, _TWO_ENVS, [*_GRADIENTS, *_ALONE]),
-    "W3": Workload(6_000, _TWO_ENVS, _GRADIENTS),
-    "W4": Workload(8_000, _TWO_ENVS, _GRADIENTS),
-    "W5": Workload(16_384, [], [*_GRADIENTS, "memory.horizon=256"]),
+    "W1": Workload(800_000, 16),
+    "W2": Workload(240_000, 2),
+    "W3": Workload(6_000, 2),
+    "W4": Workload(8_000, 2),
+    "W5": Workload(16_384, 16),
 }
 
 
@@ -71,7 +67,7 @@ def main() -> None:
         table.add_column(column, justify="right")
     for name in options.workloads or WORKLOADS:
         workload = WORKLOADS[name]
-        both = workload.both if options.set is None else options.set
+        both = [f"run.envs={workload.envs}", *(options.set or [*_GRADIENTS, *_ALONE])]
         rounds = [_round(name, workload, seed, both) for seed in range(1, options.rounds + 1)]
         alone, run, copies = zip(*rounds)
         table.add_row(
@@ -99,7 +95,7 @@ class _Told(NamedTuple):
 
 def _round(name: str, workload: Workload, seed: int, both: list[str]) -> tuple[_Told, _Told, _Told]:
     """A run on one CPU, one on both, and two copies together."""
-    common = [name, str(seed), str(workload.steps), *workload.common]
+    common = [name, str(seed), str(workload.steps)]
     alone = _result(_start([*common, *_ALONE]))
     run = _result(_start([*common, *both]))
     copies = [_result(started) for started in [_start([*common, *_ALONE]) for _ in range(2)]]
