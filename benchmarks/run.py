@@ -73,6 +73,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.one_cpu:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # runs inherit it
+        options.set.insert(0, "run.threads=1")  # where a workload asks for two
     unknown = set(options.workloads) - set(WORKLOADS)
     if unknown:
         parser.error(f"unknown workload {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")

@@ -28,7 +28,7 @@ from torch import Tensor
 
 #: Minibatches of small transitions are drawn together, as many as make up so much.
 _AT_ONCE_BYTES = 2**20
-_MOST_AT_ONCE = 16  # steps of a fragment, unless a preset says so
+_MOST_STEPS = 16  # steps of a fragment, unless a preset says so
 
 
 @register("memory", "replay")
@@ -184,7 +184,7 @@ def _steps_between(updates_per_step: float, num_envs: int, warmup: int) -> int:
     between = round(1 / updates_per_step, 6)  # steps of the run from one update to the next
     return next(
         length
-        for length in range(_MOST_AT_ONCE, 0, -1)
+        for length in range(_MOST_STEPS, 0, -1)
         if length == 1 or not (between % (length * num_envs) or warmup % (length * num_envs))
     )
 

@@ -45,15 +45,7 @@ class Staging:
             Its number of transitions; 0 if it was not taken and has to be written by itself, after
             what waits.
         """
-        parts = (
-            fragment.obs,
-            fragment.action,
-            fragment.reward,
-            fragment.discount,
-            fragment.next_obs,
-            fragment.boundary,
-            fragment.env_ids,
-        )
+        parts = _parts(fragment)
         if not all(map(is_, parts, self._known)):
             if not self.count and self._suits(fragment):
                 self._known, self._pairs = parts, []
@@ -83,16 +75,18 @@ class Staging:
         held = fragment.map(lambda t: torch.zeros((self.most, *t.shape[1:]), dtype=t.dtype))
         held.state = None
         self._waiting = held
-        pairs = zip(_steps(held), _steps(fragment))
+        pairs = zip(_parts(held)[:-1], _parts(fragment)[:-1])
         self._pairs = [(mine.numpy(), theirs.numpy()[0]) for mine, theirs in pairs]
 
 
-def _steps(fragment: Batch) -> list[torch.Tensor]:
-    return [
+def _parts(fragment: Batch) -> tuple[Any, ...]:
+    """The tensors of its steps, and last whose steps they are."""
+    return (
         fragment.obs,
         fragment.action,
         fragment.reward,
         fragment.discount,
         fragment.next_obs,
         fragment.boundary,
-    ]
+        fragment.env_ids,
+    )
