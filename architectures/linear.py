@@ -2,7 +2,8 @@
 
 Of 16 to 64 wide rows ``[B, in]`` with weights ``[out, in]``, ``weight @ rows.T`` takes down to 0.4
 of the time of ``rows @ weight.T`` (oneMKL; 0.7 behind the convolutions of a Nature CNN, in
-minibatches of 32). Elsewhere it takes as long or longer. Of a single row, as one environment gives,
+minibatches of 32), and so it does of many rows with few outputs, as heads have them (0.6 from 64
+rows of 256 to 2). Elsewhere it takes as long or longer. Of a single row, as one environment gives,
 it is a product with a vector, for which there is less to prepare.
 """
 
@@ -17,6 +18,8 @@ from torch.nn import functional
 
 #: Numbers of rows, and of inputs from which on, the other order is faster.
 _FEWEST, _MOST, _WIDE = 16, 64, 512
+#: Outputs of heads for which it is faster, if the input has so many numbers in so many rows.
+_NARROW, _ROWS, _NUMBERS = range(2, 9), 32, 32 * 256
 
 
 class Linear(nn.Linear):
@@ -33,7 +36,7 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows, learning = len(inputs), torch.is_grad_enabled()
     if rows == 1 and not learning:
         return torch.addmv(bias, weight, inputs[0]).unsqueeze(0)
-    if not _FEWEST <= rows <= _MOST or weight.shape[1] < _WIDE:
+    if not _turns(rows, *weight.shape):
         return functional.linear(inputs, weight, bias)
     if learning:
         outputs: Tensor = _Affine.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
@@ -41,9 +44,15 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _turned(inputs, weight, bias)
 
 
+def _turns(rows: int, outputs: int, inputs: int) -> bool:
+    if outputs in _NARROW and rows >= _ROWS and rows * inputs >= _NUMBERS:
+        return True
+    return _FEWEST <= rows <= _MOST and inputs >= _WIDE
+
+
 def _turned(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     outputs = torch.addmm(bias.unsqueeze(1), weight, inputs.t())  # [out, B]
-    return outputs.t().clone(memory_format=torch.contiguous_format)  # never a view
+    return inputs.new_empty(len(inputs), len(weight)).copy_(outputs.t())  # never a view
 
 
 class _Affine(torch.autograd.Function):

@@ -96,7 +96,10 @@ class Network(nn.Module):
             state: recurrent state before the first step, see `initial_state`.
             boundary: ``[B]`` episodes that end with a row; needed for several steps.
         """
-        inputs = [*flat(obs), *flat(state), *flat(boundary)]
+        if state is None and boundary is None and isinstance(obs, Tensor):
+            inputs = [obs]
+        else:
+            inputs = [*flat(obs), *flat(state), *flat(boundary)]
         if not (torch.is_inference_mode_enabled() and inputs[0].is_cpu):
             return self._run(obs, state, boundary)
 

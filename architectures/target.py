@@ -28,6 +28,7 @@ class Target(nn.Module):
         self.network = copy.deepcopy(online).requires_grad_(False)
         self.every, self.tau, self.updates = every, tau, 0
         self._has_buffers = any(True for _ in online.buffers())
+        self._pair: Any = None
 
     def forward(self, *args: Any) -> Any:
         return self.network(*args)
@@ -49,8 +50,10 @@ class Target(nn.Module):
             self._copy_buffers(online)
         if not due:
             return
-        mine: list[Tensor] = list(self.network.parameters())
-        theirs: list[Tensor] = list(online.parameters())
+        if self._pair is None or self._pair[0] is not online:  # finding them takes a while
+            both = list(self.network.parameters()), list(online.parameters())
+            vars(self)["_pair"] = (online, *both)  # as it is, not as a part of this module
+        _, mine, theirs = self._pair
         if self.tau == 1.0:
             torch._foreach_copy_(mine, theirs)
         else:

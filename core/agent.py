@@ -110,6 +110,11 @@ class Agent(nn.Module):
         self.rng = torch.Generator()
         self._refreshing: list[Callable[[Batch], None]] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):  # torch's own way to a part takes microseconds each time
+            vars(self)[name] = value
+
     @property
     def policy(self) -> nn.Module:
         """The module that acting reads, and all that is broadcast to actors."""

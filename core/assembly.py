@@ -34,16 +34,24 @@ def _assembler(value: Any, found: list[Tensor]) -> Assemble:
         return lambda _: value
     kind: Any = type(value)
     if kind is dict or (hasattr(value, "__dict__") and not callable(value)):
-        attributes = value if kind is dict else vars(value)
+        whole = value if kind is dict else vars(value)
         if kind is not dict:
             kind.__new__(kind)  # raises TypeError if it cannot be made like this
-        parts = [(name, _assembler(part, found)) for name, part in attributes.items()]
+        parts = [(name, _assembler(part, found)) for name, part in whole.items() if _varies(part)]
+        template = whole | dict.fromkeys(name for name, _ in parts)  # names keep their order
+
+        def filled(tensors: Sequence[Tensor]) -> dict[Any, Any]:
+            made = template.copy()
+            for name, part in parts:
+                made[name] = part(tensors)
+            return made
+
         if kind is dict:
-            return lambda tensors: {name: part(tensors) for name, part in parts}
+            return filled
 
         def assemble(tensors: Sequence[Tensor]) -> Any:
             made = kind.__new__(kind)
-            made.__dict__.update([(name, part(tensors)) for name, part in parts])
+            made.__dict__.update(filled(tensors))
             return made
 
         return assemble
@@ -51,3 +59,7 @@ def _assembler(value: Any, found: list[Tensor]) -> Assemble:
         items = [_assembler(item, found) for item in value]
         return lambda tensors: kind(item(tensors) for item in items)
     raise TypeError(f"a {kind.__name__} may hide tensors")
+
+
+def _varies(value: Any) -> bool:
+    return not isinstance(value, _PLAIN)

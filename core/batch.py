@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import torch
@@ -93,6 +94,7 @@ _TENSORS = (
     "state",
     "index",
 )
+_trees = attrgetter(*_TENSORS)
 
 
 @dataclass
@@ -146,7 +148,13 @@ class Batch:
 
     def tensors(self) -> list[Tensor]:
         """All tensors but ``env_ids``, in an order of their own; see `rebuilt`."""
-        return [leaf for name in _TENSORS for leaf in flat(getattr(self, name))]
+        found = []
+        for tree in _trees(self):
+            if isinstance(tree, dict):
+                found += flat(tree)
+            elif tree is not None:
+                found.append(tree)
+        return found
 
     def rebuilt(self, tensors: Sequence[Tensor]) -> Batch:
         """The same batch made of other `tensors`."""

@@ -63,8 +63,8 @@ class Context:
 
         Of any that are ``allowed`` ``[N, actions]``, if not all are.
         """
-        draw = self.uniform(len(best))
-        if draw.is_cpu and not isinstance(epsilon, Tensor) and min(draw.tolist()) >= epsilon:
+        draw = torch.rand(best.shape, generator=self.rng, device=self.rng.device)
+        if draw.is_cpu and isinstance(epsilon, float) and min(draw.tolist()) >= epsilon:
             return best  # found out in a fifth of the time that tensors take
         explores = draw < epsilon
         if draw.is_cpu and not explores.any():

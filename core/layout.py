@@ -7,6 +7,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable
+from operator import setitem
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -138,6 +139,11 @@ def assign(target: Any, index: Any, source: Any) -> None:
             assign(value, index, source[key])
     else:
         target[index] = source
+
+
+def assigner(tree: Any) -> Callable[[Any, Any, Any], None]:
+    """What does as `assign` does, for trees of this form: acting assigns in every step."""
+    return assign if isinstance(tree, dict) else setitem
 
 
 def named_leaves(tree: Any, prefix: str) -> dict[str, Any]:

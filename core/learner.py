@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,8 +23,15 @@ from torch import Tensor
 #: Metrics are computed for one in so many updates: they cost a tenth of an update of a small
 #: network. It is a prime, so that every position within a rollout's epochs gets its turn.
 MEASURE_EVERY = 7
-_PRIORITY = "priority"
-_BESIDE = "beside."
+
+
+@dataclass
+class _Found:
+    """What an objective found besides gradients: as in `Loss`, but with its metrics at hand."""
+
+    priority: Tensor | None
+    beside: dict[str, Tensor]
+    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -162,39 +169,45 @@ class Learner:
             if self.version % goal.every:
                 continue
             found = self._differentiate(goal, batch, inputs, measured)
-            norms = {f"grad_norm/{n}": self._apply(n, env_steps) for n in self.trained[goal.name]}
-            priority = found.pop(_PRIORITY, priority)
-            if beside := {name: found.pop(_BESIDE + name) for name in under(_BESIDE, found)}:
-                self.agent.update_beside(**beside)
+            trained = self.trained[goal.name]
+            norms = [self._apply(name, env_steps) for name in trained]
+            if found.priority is not None:
+                priority = found.priority
+            if found.beside:
+                self.agent.update_beside(**found.beside)
             if measured:
-                metrics |= norms | found
+                metrics |= {f"grad_norm/{name}": norm for name, norm in zip(trained, norms)}
+                metrics |= found.metrics
         self.version += 1
         self.agent.after_update()
         return Update(priority, metrics)
 
     def _differentiate(
         self, goal: Objective, batch: Batch, inputs: list[Tensor], measured: bool
-    ) -> dict[str, Tensor]:
-        """Set the gradients of an objective; its priorities, and its metrics if ``measured``."""
+    ) -> _Found:
+        """Set the gradients of an objective; what it found, with metrics if ``measured``."""
         groups = self._groups_of[goal.name]
 
-        def gradients(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        def gradients(tensors: Sequence[Tensor]) -> _Found:
             private = batch.rebuilt(tensors)
             loss: Loss = self.compiling(goal.name, getattr(self.agent, goal.name))(private)
             value = loss.value if private.weight is None else loss.value * private.weight
             value = value.mean()
             parameters = [p for group in groups for p in group.parameters]
-            found = iter(torch.autograd.grad(value, parameters, allow_unused=True))
+            grads = iter(torch.autograd.grad(value, parameters, allow_unused=True))
             for group in groups:
-                group.set_gradients([next(found) for _ in group.parameters])
-            told = {} if loss.priority is None else {_PRIORITY: loss.priority}
-            told |= prefixed(_BESIDE, loss.beside)
-            told = {name: self.compiling.keeps(tensor) for name, tensor in told.items()}
+                group.set_gradients([next(grads) for _ in group.parameters])
+            keeps = self.compiling.keeps
+            found = _Found(
+                None if loss.priority is None else keeps(loss.priority),
+                {name: keeps(tensor) for name, tensor in loss.beside.items()},
+            )
             if measured:
-                told[f"loss/{goal.name}"] = value.detach()
+                found.metrics[f"loss/{goal.name}"] = value.detach()
                 with torch.no_grad():
-                    told |= {name: metric.detach() for name, metric in loss.metrics().items()}
-            return told
+                    told = loss.metrics().items()
+                    found.metrics |= {name: metric.detach() for name, metric in told}
+            return found
 
         name = f"{goal.name} of {batch.length}{' with metrics' if measured else ''}"
         return self.recorder(name, gradients, inputs, [group.gradient for group in groups])

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
+from operator import attrgetter
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ _MOST_SHAPES = 256  # that are remembered
 # Replays after which it is clear whether they pay, and the share of a function's time that does.
 _JUDGED_AT, _WORTHWHILE = 16, 0.95
 _ALIGNMENT = 64  # of all memory that comes from torch
+_form = attrgetter("shape", "dtype")
 
 
 def recorders_in(module: nn.Module) -> list[Recorder]:
@@ -84,7 +86,7 @@ class Recorder:
         """
         if not self.enabled or name in self.refused:
             return function(_aligned(inputs))
-        key = (name, *[(tensor.shape, tensor.dtype) for tensor in inputs])
+        key = (name, *map(_form, inputs))
         known = self._known.get(key)
         if known is None and key not in self._known:  # shapes that come once are not worth it
             if len(self._known) >= _MOST_SHAPES:

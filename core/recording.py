@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class Recording:
     Args:
         function: reads ``inputs``, these very tensors, and returns tensors.
         inputs: belong to the recording from now on.
-        writes: tensors outside of it that the function may write.
+        writes: tensors outside of it that the function may write; they stay where they are.
         most_bytes: that the recording may hold.
         pool: memory of other recordings, which never run at the same time; what this one takes
             beside is added.
@@ -80,11 +81,12 @@ class Recording:
             pool += memory.taken
         self.generators, self.nbytes = list(tape.before), memory.nbytes
         read = read_by(calls)
-        outside = tape.outside() - {place_of(tensor) for tensor in inputs}
+        outside = tape.outside() - {place_of(tensor) for tensor in chain(inputs, writes)}
         self._outside = [tensor for tensor in tape.found() if place_of(tensor) in outside & read]
         self._addresses = [tensor.data_ptr() for tensor in self._outside]
         used = read | {place_of(tensor) for tensor in outputs}
         self._used = [n for n, tensor in enumerate(inputs) if place_of(tensor) in used]
+        self._choose = itemgetter(*self._used) if self._used else None
         self._inputs = [inputs[n].detach() for n in self._used]
         self._outputs = [tensor.detach() for tensor in outputs]
         with torch.no_grad():
@@ -103,22 +105,24 @@ class Recording:
 
     def fits(self) -> bool:
         """Whether the tensors outside still lie where they did."""
-        return [tensor.data_ptr() for tensor in self._outside] == self._addresses
+        return list(map(Tensor.data_ptr, self._outside)) == self._addresses
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """What the function returns for other inputs of the same shapes and types; copies."""
         if not torch.is_inference_mode_enabled():  # entering it twice is not free
             with torch.inference_mode():
                 return self(inputs)
-        for kept, n in zip(self._inputs, self._used):
-            kept.copy_(inputs[n])
+        if len(self._used) == 1:
+            self._inputs[0].copy_(inputs[self._used[0]])
+        elif self._used:
+            torch._foreach_copy_(self._inputs, self._choose(inputs))
         for call in self._calls:
             call()
         return self.results()
 
     def results(self) -> list[Tensor]:
         """What came of the last call; copies."""
-        return [output.clone() for output in self._outputs]
+        return list(map(Tensor.clone, self._outputs))
 
 
 class _Memory:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,13 @@ class EnvArrays:
 
     def step(self, episodes: list[Episode]) -> Step:
         """What is in them, as the outcome of a step."""
+        return self._outcome(episodes) if episodes else self._uneventful
+
+    @cached_property
+    def _uneventful(self) -> Step:
+        return self._outcome(())
+
+    def _outcome(self, episodes: Sequence[Episode]) -> Step:
         return Step(self.obs, self.reward, self.terminated, self.truncated, self.next_obs, episodes)
 
     def rows(self, begin: int, end: int) -> EnvArrays:

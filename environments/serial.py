@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from coach.core.layout import assign, named_leaves
+from coach.core.layout import assigner, named_leaves
 from coach.core.source import Episode
 from coach.core.spec import Spec
 from coach.environments.actions import to_environment
@@ -42,7 +42,7 @@ class SerialEnvs(VectorEnv):
         self.arrays = arrays or EnvArrays.allocate(self.spec, num_envs)
         self._history = History(num_envs, seed, first_env)
         self._value = [0.0] * num_envs
-        self._translate = to_environment(self.spec.action)
+        self._translate, self._assign = to_environment(self.spec.action), assigner(self.arrays.obs)
 
     @property
     def episode(self) -> list[int]:
@@ -58,7 +58,7 @@ class SerialEnvs(VectorEnv):
     def step(self, action: NDArray[Any]) -> Step:
         """Take one action per environment; restart those whose episode ended."""
         action = action.copy()  # the history keeps its rows
-        arrays, value, ended = self.arrays, self._value, []
+        arrays, value, assign, ended = self.arrays, self._value, self._assign, []
         for i, (env, move) in enumerate(zip(self.envs, self._translate(action))):
             obs, reward, terminated, truncated, _ = env.step(move)
             assign(arrays.next_obs, i, obs)
@@ -108,11 +108,11 @@ class SerialEnvs(VectorEnv):
     def _begin(self, i: int) -> None:
         self._value[i] = 0.0
         obs, _ = self.envs[i].reset(seed=self._history.begin(i))
-        assign(self.arrays.obs, i, obs)
+        self._assign(self.arrays.obs, i, obs)
 
     def _repeat(self, i: int, actions: NDArray[Any]) -> None:
         for action, move in zip(actions, self._translate(actions) if len(actions) else ()):
             obs, reward, *_ = self.envs[i].step(move)
             self._value[i] += float(reward)
             self._history.record(i, action)
-            assign(self.arrays.obs, i, obs)
+            self._assign(self.arrays.obs, i, obs)

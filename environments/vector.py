@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ class Step:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     next_obs: Any
-    episodes: list[Episode]
+    episodes: Sequence[Episode]
 
 
 class VectorEnv(Protocol):

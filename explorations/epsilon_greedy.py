@@ -33,11 +33,12 @@ class EpsilonGreedy(Exploration):
         self.evaluation = Constant(evaluation_epsilon)
 
     def __call__(self, output: Values, ctx: Context) -> Tensor:
-        best = output.mean.argmax(-1)  # [N]
+        mean = output.mean
+        best = mean.argmax(-1)  # [N]
         epsilon = (self.epsilon if ctx.explore else self.evaluation)(ctx.step)
         if epsilon <= 0:
             return best
-        return ctx.mostly(best, output.mean.shape[-1], epsilon, output.allowed)
+        return ctx.mostly(best, mean.shape[-1], epsilon, output.allowed)
 
     def monitor(self, step: int) -> dict[str, float]:
         return {"epsilon": self.epsilon(step)}

@@ -66,8 +66,9 @@ class Linear(Schedule):
         self.start, self.end, self.steps = start, end, steps
 
     def __call__(self, step: int) -> float:
-        done = min(1.0, max(0.0, step / self.steps))
-        return self.start + (self.end - self.start) * done
+        if step >= self.steps:
+            return self.end
+        return self.start + (self.end - self.start) * max(0.0, step / self.steps)
 
 
 @register("schedule", "exponential")

@@ -65,10 +65,10 @@ class Actor(Source):
             self._observe(self.envs.reset())
         act_time = env_time = 0.0
         without_autograd = torch.inference_mode()
-        stream = self.ctx.rng if self.ctx.explore else None
+        stream = drawing_from(self.ctx.rng if self.ctx.explore else None)
         for t in range(self.length):
             begin = perf_counter()
-            with without_autograd, drawing_from(stream):
+            with without_autograd, stream:
                 chosen = self.agent.act(self._input, self.state, self.ctx)
             action = chosen.action.cpu().numpy()
             acted = perf_counter()

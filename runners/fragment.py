@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from coach.core.batch import Batch, map_tree
 from coach.core.layout import (
@@ -12,7 +11,7 @@ from coach.core.layout import (
     action_layout,
     allocate,
     as_numpy,
-    assign,
+    assigner,
     observation_layout,
     zeros,
 )
@@ -57,22 +56,23 @@ class FragmentBuffer:
             state=map_tree(lambda t: zeros(tuple(t.shape), t.dtype), state),
             env_ids=env_ids,
         )
-        names = ("obs", "action", "reward", "discount", "next_obs", "boundary")
         self._extras: dict[str, Any] = as_numpy(self.batch.extras)
-        self._rows = {name: as_numpy(getattr(self.batch, name)) for name in names}
+        self._obs, self._next_obs = as_numpy(self.batch.obs), as_numpy(self.batch.next_obs)
+        self._action, self._reward = self.batch.action.numpy(), self.batch.reward.numpy()
+        self._discount, self._boundary = self.batch.discount.numpy(), self.batch.boundary.numpy()
+        self._assign = assigner(self._obs)
 
     def begin(self, t: int, obs: Any, action: Any) -> None:
         """Note what is acted on and how; before the step, for environments reuse their arrays."""
-        assign(self._rows["obs"], t, obs)
-        self._rows["action"][t] = action
+        self._assign(self._obs, t, obs)
+        self._action[t] = action
 
     def finish(self, t: int, step: Step, extras: dict[str, Tensor]) -> Any:
         """Note what came of it; returns which environments' episodes ended."""
-        rows = self._rows
-        rows["reward"][t] = step.reward
-        np.logical_not(step.terminated, out=rows["discount"][t], casting="unsafe")
-        np.logical_or(step.terminated, step.truncated, out=rows["boundary"][t])
-        assign(rows["next_obs"], t, step.next_obs)
+        self._reward[t] = step.reward
+        self._discount[t] = ~step.terminated
+        self._boundary[t] = ended = step.terminated | step.truncated
+        self._assign(self._next_obs, t, step.next_obs)
         for name, value in extras.items():
             self._extras[name][t] = value.cpu().numpy()
-        return rows["boundary"][t]
+        return ended

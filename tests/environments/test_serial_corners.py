@@ -100,7 +100,7 @@ def test_episodes_are_told_with_their_global_id() -> None:
     step = play(envs, 3)
     told = [(episode.env_id, round(episode.value, 6), episode.length) for episode in step.episodes]
     assert told == [(5, 0.3, 3), (6, 0.3, 3)]
-    assert play(envs, 1).episodes == []
+    assert play(envs, 1).episodes == ()
 
 
 def test_the_count_of_episodes_goes_on_after_coming_back() -> None:
