@@ -38,7 +38,8 @@ def _assembler(value: Any, found: list[Tensor]) -> Assemble:
         if kind is not dict:
             kind.__new__(kind)  # raises TypeError if it cannot be made like this
         parts = [(name, _assembler(part, found)) for name, part in whole.items() if _varies(part)]
-        template = whole | dict.fromkeys(name for name, _ in parts)  # names keep their order
+        # Names keep their order.
+        template: dict[Any, Any] = whole | dict.fromkeys(name for name, _ in parts)
 
         def filled(tensors: Sequence[Tensor]) -> dict[Any, Any]:
             made = template.copy()

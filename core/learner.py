@@ -62,6 +62,7 @@ class Learner:
         record: run objectives from recordings where that is possible, see docs/recording.md.
         threads: finds out how many CPU threads suit the updates; left out, one.
         compiling: says whether objectives are compiled; left out, they are not.
+        priorities: hand on the priorities that objectives find.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class Learner:
         record: bool = True,
         threads: Threads | None = None,
         compiling: Compiling | None = None,
+        priorities: bool = True,
     ) -> None:
-        self.agent, self.apply = agent, apply or Local()
+        self.agent, self.apply, self.priorities = agent, apply or Local(), priorities
         self.threads, self.compiling = threads or Threads(), compiling or Compiling()
         self.objectives: list[Objective] = agent.objectives()
         if not self.objectives:
@@ -198,8 +200,9 @@ class Learner:
             for group in groups:
                 group.set_gradients([next(grads) for _ in group.parameters])
             keeps = self.compiling.keeps
+            priority = loss.priority if self.priorities else None
             found = _Found(
-                None if loss.priority is None else keeps(loss.priority),
+                None if priority is None else keeps(priority),
                 {name: keeps(tensor) for name, tensor in loss.beside.items()},
             )
             if measured:

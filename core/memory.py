@@ -43,6 +43,8 @@ class Memory(ABC):
     sequences: bool = False
     #: Steps per environment that suit it best between two looks at the learner.
     fragment_length: int = 1
+    #: Whether `feedback` makes anything of the priorities that objectives find; if not, none are.
+    wants_priorities: bool = True
     #: Bytes that it takes when full; known before anything is allocated.
     nbytes: int = 0
 

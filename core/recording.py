@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -86,7 +85,6 @@ class Recording:
         self._addresses = [tensor.data_ptr() for tensor in self._outside]
         used = read | {place_of(tensor) for tensor in outputs}
         self._used = [n for n, tensor in enumerate(inputs) if place_of(tensor) in used]
-        self._choose = itemgetter(*self._used) if self._used else None
         self._inputs = [inputs[n].detach() for n in self._used]
         self._outputs = [tensor.detach() for tensor in outputs]
         with torch.no_grad():
@@ -115,7 +113,7 @@ class Recording:
         if len(self._used) == 1:
             self._inputs[0].copy_(inputs[self._used[0]])
         elif self._used:
-            torch._foreach_copy_(self._inputs, self._choose(inputs))
+            torch._foreach_copy_(self._inputs, [inputs[n] for n in self._used])
         for call in self._calls:
             call()
         return self.results()

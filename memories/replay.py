@@ -78,6 +78,7 @@ class Replay(Owing):
         self._stripes = stripes = Stripes(spec, num_envs, capacity, zeros)
         self._staging = Staging(stripes.held, num_envs * 2 * transition_bytes(spec))
         self.sampler = sampler or Uniform()
+        self.wants_priorities = self.sampler.learns
         self.nbytes = stripes.nbytes + self.sampler.attach(stripes)
         if disk is not None:
             self.nbytes -= stripes.observation_bytes

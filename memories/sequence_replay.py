@@ -85,6 +85,7 @@ class SequenceReplay(Owing):
             )
         self.store = Sequences(self.stripes, length, length - overlap)
         self.sampler = sampler or Uniform()
+        self.wants_priorities = self.sampler.learns
         if self.sampler.reads_steps:
             raise SettingError(
                 "sampler",

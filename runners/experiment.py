@@ -120,7 +120,7 @@ def build_experiment(
     compiling = Compiling(run.compile, device, run.steps, say)
     learner = Learner(
         agent, default.value, overrides, seed=seed, record=run.record, threads=threads,
-        compiling=compiling,
+        compiling=compiling, priorities=memory.wants_priorities,
     )  # fmt: skip
     fragment_length = run.fragment_length or memory.fragment_length
     memory.check_fragments(fragment_length)

@@ -9,14 +9,18 @@ from torch import Tensor
 
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 40, 64, 65])
-@pytest.mark.parametrize("inputs", [511, 512, 700])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(511, 9), (512, 9), (700, 9), (256, 1), (256, 2), (127, 8), (128, 8)]
+)
 @pytest.mark.parametrize("leaf", [True, False])
-def test_outputs_and_gradients_are_those_of_torch(rows: int, inputs: int, leaf: bool) -> None:
-    layer = Linear(inputs, 9)
-    other = torch.nn.Linear(inputs, 9)
+def test_outputs_and_gradients_are_those_of_torch(
+    rows: int, inputs: int, outputs: int, leaf: bool
+) -> None:
+    layer = Linear(inputs, outputs)
+    other = torch.nn.Linear(inputs, outputs)
     other.load_state_dict(layer.state_dict())
     x = torch.randn(rows, inputs, requires_grad=leaf)
-    pull = torch.randn(rows, 9)
+    pull = torch.randn(rows, outputs)
 
     def gradients(of: torch.nn.Linear) -> list[Tensor]:
         wanted = [*of.parameters(), *([x] if leaf else [])]

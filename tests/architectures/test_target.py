@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from coach.architectures.target import Target
@@ -36,6 +38,24 @@ def test_takes_its_share_of_the_weights() -> None:
     assert weight(target) == pytest.approx(0.25)
     target.track(online)
     assert weight(target) == pytest.approx(0.25 + 0.25 * 0.75)
+
+
+def test_it_follows_whom_it_is_given() -> None:
+    target = Target(linear(0.0))
+    for online in (linear(1.0), linear(2.0), linear(3.0)):
+        target.track(online)
+        assert weight(target) == float(online.bias.detach())
+    assert set(target._modules) == {"network"}
+
+
+def test_its_copy_follows_the_copy_of_the_network() -> None:
+    online = linear(1.0)
+    target = Target(online)
+    target.track(online)
+    other, its_target = copy.deepcopy((online, target))
+    nn.init.constant_(other.weight, 5.0)
+    its_target.track(other)
+    assert (weight(target), weight(its_target)) == (1.0, 5.0)
 
 
 def test_share_and_cadence_combine() -> None:

@@ -153,6 +153,26 @@ def test_the_mean_is_weighted() -> None:
     torch.testing.assert_close(agent.first.weight, reference.first.weight - 0.1 * gradient)
 
 
+def test_priorities_that_nobody_wants_are_left_out() -> None:
+    learner, other = Learner(Two(), SGD(lr=0.1), priorities=False), Learner(Two(), SGD(lr=0.1))
+    for _ in range(4):
+        assert learner.step(batch(), 0).priority is None
+        assert other.step(batch(), 0).priority is not None
+    assert all(map(torch.equal, weights(learner.agent), weights(other.agent)))
+
+
+def test_parts_of_an_agent_are_at_hand_and_may_be_exchanged() -> None:
+    agent = Two()
+    assert vars(agent)["first"] is agent.first
+    agent.first = nn.Linear(3, 1)
+    assert vars(agent)["first"] is agent._modules["first"] is agent.first
+    assert len(list(agent.parameters())) == 4
+    other = copy.deepcopy(agent)
+    assert vars(other)["first"] is other._modules["first"] is not agent.first
+    nn.init.zeros_(other.first.weight)
+    assert agent.first.weight.any()
+
+
 def test_priorities_and_metrics_come_back() -> None:
     learner = Learner(Two(), SGD(lr=0.0))
     updates = [learner.step(batch(), 0) for _ in range(MEASURE_EVERY * 3 + 1)]

@@ -141,6 +141,10 @@ def test_values_are_taken_apart_and_put_together() -> None:
     assert again["a"][1][1:] == ("word", None)
     assert again["b"].inner.tolist() == [2]
     assert again["b"].size == 3
+    assert list(again) == list(value)
+    again["b"].size, again["c"] = 4, one  # nothing is shared with the next one
+    other = assemble(tensors)
+    assert (other["b"].size, list(other)) == (3, ["a", "b"])
 
 
 def test_a_value_in_which_tensors_could_hide_is_not_recorded() -> None:

@@ -103,6 +103,15 @@ def test_episodes_are_told_with_their_global_id() -> None:
     assert play(envs, 1).episodes == ()
 
 
+def test_steps_without_an_end_are_one_outcome() -> None:
+    envs = SerialEnvs(Reusing, 1, seed=0)
+    envs.reset()
+    first = play(envs, 1)
+    assert play(envs, 1) is first
+    assert not first.episodes
+    assert play(envs, 1).episodes[0].length == 3
+
+
 def test_the_count_of_episodes_goes_on_after_coming_back() -> None:
     first = SerialEnvs(Reusing, 2, seed=0)
     first.reset()

@@ -125,6 +125,11 @@ def test_a_capacity_below_one_per_environment_is_refused() -> None:
         replay(num_envs=8, capacity=7)
 
 
+def test_priorities_are_wanted_where_the_sampler_learns_from_them() -> None:
+    assert not replay().wants_priorities
+    assert replay(sampler=Prioritized()).wants_priorities
+
+
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_state_continues_identically(prioritized: bool) -> None:
     def fresh() -> Replay:
