@@ -107,7 +107,7 @@ class Network(nn.Module):
             following = iter(tensors)
             return self._run(*(refilled(tree, following) for tree in (obs, state, boundary)))
 
-        name = f"forward of {len(inputs)}"
+        name = "forward"
         if self.random:  # what is drawn comes from one stream, or there is none
             name += f" drawing from {id(current_stream())}"
         return self.recorder(name, run, inputs)

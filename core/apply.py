@@ -15,7 +15,7 @@ class Apply(Protocol):
     def __call__(
         self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
     ) -> Tensor:
-        """Clip the gradient to ``max_norm`` and step along it; returns the norm it had."""
+        """Clip the gradient to ``max_norm`` and step along it; returns the square of its norm."""
 
 
 class Local:
@@ -28,6 +28,6 @@ class Local:
     def __call__(
         self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
     ) -> Tensor:
-        norm = group.clip(max_norm)
+        square = group.clip(max_norm)
         stepper.step(lr)
-        return norm
+        return square

@@ -94,6 +94,8 @@ _TENSORS = (
     "state",
     "index",
 )
+_BY_ROW = tuple(name for name in _TENSORS if name not in _OF_THE_WHOLE)
+_PIECES = 16  # that `split` makes at once
 _trees = attrgetter(*_TENSORS)
 
 
@@ -150,9 +152,11 @@ class Batch:
         """All tensors but ``env_ids``, in an order of their own; see `rebuilt`."""
         found = []
         for tree in _trees(self):
+            if tree is None:
+                continue
             if isinstance(tree, dict):
                 found += flat(tree)
-            elif tree is not None:
+            else:
                 found.append(tree)
         return found
 
@@ -179,14 +183,18 @@ class Batch:
         if len(self) <= size:
             yield self
             return
+        if len(self) > _PIECES * size:  # caches do not hold what many pieces are made of
+            for part in self.split(_PIECES * size):
+                yield from part.split(size)
+            return
         pieces = [dict(vars(self)) for _ in range(-(-len(self) // size))]
-        for item in fields(self):
-            tree = getattr(self, item.name)
-            if tree is None or item.name in _OF_THE_WHOLE:
+        for name in _BY_ROW:
+            tree = getattr(self, name)
+            if tree is None:
                 continue
             parts = map_tree(lambda tensor: tensor.split(size), tree)
             for number, piece in enumerate(pieces):
-                piece[item.name] = map_tree(lambda found: found[number], parts)  # noqa: B023
+                piece[name] = map_tree(lambda found: found[number], parts)  # noqa: B023
         for piece in pieces:
             batch = object.__new__(Batch)
             batch.__dict__.update(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -58,16 +59,17 @@ class FlatParameters:
             torch._foreach_copy_(views, given)
 
     def clip(self, max_norm: float | None) -> Tensor:
-        """Scale the gradient down to ``max_norm``; returns the norm it had."""
-        norm: Tensor = torch.dot(self.gradient, self.gradient).sqrt()
+        """Scale the gradient down to ``max_norm``; returns the square of the norm it had."""
+        square: Tensor = torch.dot(self.gradient, self.gradient)
         if max_norm is None:
-            return norm
-        if norm.is_cpu:  # there it costs less to look than to multiply by 1
-            if float(norm) > max_norm:
+            return square
+        if square.is_cpu:  # there it costs less to look than to multiply by 1
+            norm = math.sqrt(float(square))
+            if norm > max_norm:
                 self.gradient.mul_(max_norm / (norm + 1e-6))
         else:
-            self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
-        return norm
+            self.gradient.mul_((max_norm / (square.sqrt() + 1e-6)).clamp(max=1.0))
+        return square
 
 
 def flat_groups(agent: nn.Module, names: list[str]) -> dict[str, FlatParameters]:

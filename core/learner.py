@@ -172,13 +172,13 @@ class Learner:
                 continue
             found = self._differentiate(goal, batch, inputs, measured)
             trained = self.trained[goal.name]
-            norms = [self._apply(name, env_steps) for name in trained]
+            squares = [self._apply(name, env_steps) for name in trained]
             if found.priority is not None:
                 priority = found.priority
             if found.beside:
                 self.agent.update_beside(**found.beside)
             if measured:
-                metrics |= {f"grad_norm/{name}": norm for name, norm in zip(trained, norms)}
+                metrics |= {f"grad_norm/{n}": square.sqrt() for n, square in zip(trained, squares)}
                 metrics |= found.metrics
         self.version += 1
         self.agent.after_update()

@@ -87,6 +87,7 @@ class Recording:
         self._used = [n for n, tensor in enumerate(inputs) if place_of(tensor) in used]
         self._inputs = [inputs[n].detach() for n in self._used]
         self._outputs = [tensor.detach() for tensor in outputs]
+        self._without_autograd = torch.inference_mode()
         with torch.no_grad():
             tape.rewind()  # and make every call once more, so that each can be tried
             self._calls = [_bound(call, memory) for call in memory.calls]
@@ -108,7 +109,7 @@ class Recording:
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """What the function returns for other inputs of the same shapes and types; copies."""
         if not torch.is_inference_mode_enabled():  # entering it twice is not free
-            with torch.inference_mode():
+            with self._without_autograd:
                 return self(inputs)
         if len(self._used) == 1:
             self._inputs[0].copy_(inputs[self._used[0]])

@@ -55,11 +55,12 @@ class FusedAdam(Stepper):
     ) -> None:
         super().__init__(parameter, "first", "second")
         self.slots["steps"] = torch.zeros((), device=self.vector.device)
+        self._one = torch.ones_like(self.slots["steps"])  # adding a number takes twice as long
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def step(self, lr: float) -> None:
         """Move the parameter (arXiv:1711.05101, algorithm 2)."""
-        self.slots["steps"] += 1
+        self.slots["steps"].add_(self._one)
         torch._fused_adamw_(
             [self.vector],
             [self.gradient],

@@ -64,27 +64,30 @@ class Actor(Source):
         if self._obs is None:
             self._observe(self.envs.reset())
         act_time = env_time = 0.0
-        without_autograd = torch.inference_mode()
-        stream = drawing_from(self.ctx.rng if self.ctx.explore else None)
+        agent, envs, ctx = self.agent, self.envs, self.ctx
+        without_autograd, on_cpu = torch.inference_mode(), self.device.type == "cpu"
+        stream = drawing_from(ctx.rng if ctx.explore else None)
         for t in range(self.length):
             begin = perf_counter()
             with without_autograd, stream:
-                chosen = self.agent.act(self._input, self.state, self.ctx)
+                chosen = agent.act(self._input, self.state, ctx)
             action = chosen.action.cpu().numpy()
             acted = perf_counter()
             fragment = self.fragment or self._allocate(chosen.extras)
             if t == 0:
                 map_tree(torch.Tensor.copy_, fragment.batch.state, self.state)
             fragment.begin(t, self._obs, action)
-            step = self.envs.step(action)
+            step = envs.step(action)
             ended = fragment.finish(t, step, chosen.extras)
             if chosen.state is not None:
-                fresh = self.agent.initial_state(self.envs.num_envs)
+                fresh = agent.initial_state(envs.num_envs)
                 self.state = select(torch.from_numpy(ended), fresh, chosen.state)
             if step.episodes:
                 self._report.episodes += step.episodes
-            self._observe(step.obs)
-            self.ctx.step += self.ctx.num_envs
+            # Environments reuse their arrays, and on CPU the tensors are views of them.
+            if step.obs is not self._obs or not on_cpu:
+                self._observe(step.obs)
+            ctx.step += ctx.num_envs
             if self.beat is not None:
                 self.beat[0] += 1
             act_time += acted - begin
@@ -167,7 +170,5 @@ class Actor(Source):
         return self.fragment
 
     def _observe(self, obs: Any) -> None:
-        if obs is self._obs and self.device.type == "cpu":
-            return  # environments reuse their arrays, and the tensors are views of them
         self._obs = obs
         self._input = map_tree(lambda array: torch.from_numpy(array).to(self.device), obs)

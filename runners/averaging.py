@@ -195,5 +195,5 @@ class _Watched:
     def __call__(
         self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
     ) -> Tensor:
-        norm: Tensor = self.watch(partial(self.averaged, stepper, group, lr, max_norm))
-        return norm
+        square: Tensor = self.watch(partial(self.averaged, stepper, group, lr, max_norm))
+        return square

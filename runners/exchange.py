@@ -129,9 +129,9 @@ class Averaged:
     ) -> Tensor:
         distributed.all_reduce(group.gradient)
         group.gradient.div_(self.workers)
-        norm = group.clip(max_norm)
+        square = group.clip(max_norm)
         stepper.step(lr)
-        return norm
+        return square
 
 
 def share_parameters(learner: Learner, zeros: Zeros, keep: bool) -> None:
