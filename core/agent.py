@@ -112,8 +112,13 @@ class Agent(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if isinstance(value, nn.Module):  # torch's own way to a part takes microseconds each time
+        if name in vars(self).get("_modules", ()):  # torch's own way to a part takes microseconds
             vars(self)[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._modules:
+            vars(self).pop(name, None)
+        super().__delattr__(name)
 
     @property
     def policy(self) -> nn.Module:

@@ -171,6 +171,10 @@ def test_parts_of_an_agent_are_at_hand_and_may_be_exchanged() -> None:
     assert vars(other)["first"] is other._modules["first"] is not agent.first
     nn.init.zeros_(other.first.weight)
     assert agent.first.weight.any()
+    agent.first = None  # type: ignore[assignment]
+    del agent.second
+    assert agent.first is None
+    assert not hasattr(agent, "second")
 
 
 def test_priorities_and_metrics_come_back() -> None:
