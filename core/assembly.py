@@ -37,9 +37,9 @@ def _assembler(value: Any, found: list[Tensor]) -> Assemble:
         whole = value if kind is dict else vars(value)
         if kind is not dict:
             kind.__new__(kind)  # raises TypeError if it cannot be made like this
-        parts = [(name, _assembler(part, found)) for name, part in whole.items() if _varies(part)]
-        # Names keep their order.
-        template: dict[Any, Any] = whole | dict.fromkeys(name for name, _ in parts)
+        varying = {name: part for name, part in whole.items() if not isinstance(part, _PLAIN)}
+        parts = [(name, _assembler(part, found)) for name, part in varying.items()]
+        template: dict[Any, Any] = whole | dict.fromkeys(varying)  # names keep their order
 
         def filled(tensors: Sequence[Tensor]) -> dict[Any, Any]:
             made = template.copy()
@@ -60,7 +60,3 @@ def _assembler(value: Any, found: list[Tensor]) -> Assemble:
         items = [_assembler(item, found) for item in value]
         return lambda tensors: kind(item(tensors) for item in items)
     raise TypeError(f"a {kind.__name__} may hide tensors")
-
-
-def _varies(value: Any) -> bool:
-    return not isinstance(value, _PLAIN)

@@ -63,7 +63,7 @@ class Context:
 
         Of any that are ``allowed`` ``[N, actions]``, if not all are.
         """
-        draw = torch.rand(best.shape, generator=self.rng, device=self.rng.device)
+        draw = self.uniform(*best.shape)
         if draw.is_cpu and isinstance(epsilon, float) and min(draw.tolist()) >= epsilon:
             return best  # found out in a fifth of the time that tensors take
         explores = draw < epsilon

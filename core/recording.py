@@ -45,7 +45,7 @@ class Recording:
     Args:
         function: reads ``inputs``, these very tensors, and returns tensors.
         inputs: belong to the recording from now on.
-        writes: tensors outside of it that the function may write; they stay where they are.
+        writes: tensors outside of it that the function may write, whole or by views of them.
         most_bytes: that the recording may hold.
         pool: memory of other recordings, which never run at the same time; what this one takes
             beside is added.
@@ -81,7 +81,8 @@ class Recording:
         self.generators, self.nbytes = list(tape.before), memory.nbytes
         read = read_by(calls)
         outside = tape.outside() - {place_of(tensor) for tensor in chain(inputs, writes)}
-        self._outside = [tensor for tensor in tape.found() if place_of(tensor) in outside & read]
+        found = [tensor for tensor in tape.found() if place_of(tensor) in outside & read]
+        self._outside = [*found, *writes]  # of what is written there may be many views
         self._addresses = [tensor.data_ptr() for tensor in self._outside]
         used = read | {place_of(tensor) for tensor in outputs}
         self._used = [n for n, tensor in enumerate(inputs) if place_of(tensor) in used]

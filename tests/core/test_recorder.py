@@ -122,6 +122,20 @@ def test_weights_that_move_are_recorded_anew() -> None:
         assert torch.equal(recorder("f", lambda t: layer(t[0]), [x]), layer(x))
 
 
+def test_what_it_writes_may_move_too() -> None:
+    recorder, out = Recorder(), torch.zeros(2)
+
+    def function(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        out.copy_(tensors[0] * 2)
+        return tensors[0] + 1
+
+    for number in range(9):
+        if number == 7:  # no replay with a comparison
+            out.data = torch.zeros(2)
+        recorder("f", function, [torch.full((2,), float(number))], [out])
+        assert out.tolist() == [2.0 * number] * 2
+
+
 def test_inference_mode_makes_no_difference() -> None:
     recorder, layer = Recorder(), torch.nn.Linear(4, 3)
     with torch.inference_mode():
