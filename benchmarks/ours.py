@@ -1,4 +1,4 @@
-"""One workload with Coach; prints a line of JSON."""
+"""One workload, or preset, with Coach; prints a line of JSON."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from rich.console import Console
 
 def main(workload: str, seed: int, steps: int, settings: list[str]) -> dict[str, float]:
     """Train; telemetry stays on, as users have it."""
-    preset = Path(__file__).parent / "workloads" / f"{workload}.yaml"
-    name, plain = load(str(preset), [f"run.seed={seed}", f"run.steps={steps}", *settings])
+    path = Path(__file__).parent / "workloads" / f"{workload}.yaml"
+    preset = str(path) if path.exists() else workload
+    name, plain = load(preset, [f"run.seed={seed}", f"run.steps={steps}", *settings])
     with tempfile.TemporaryDirectory() as folder:
         run = start(name, plain, Path(folder), Console(), [], quiet=True)
         begin = perf_counter()

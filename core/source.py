@@ -116,8 +116,6 @@ class Source(Protocol):
 
     #: Whether the run cannot go on without one of its workers, and has to be taken up again.
     fragile: bool = False
-    #: Whether others change the weights of this process's agent at any time.
-    moves_weights: bool = False
 
     def collect(self) -> Batch:
         """The next fragment ``[T, N]``; its tensors are valid until the next call."""

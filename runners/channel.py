@@ -79,16 +79,16 @@ class Channel:
         kind, value, step, length = _HEADER.unpack(self._exactly(_HEADER.size))
         return Message(kind, value, step, self._exactly(length) if length else b"")
 
-    def waiting(self) -> bool:
-        """Whether a message is there.
+    def waiting(self, timeout: float = 0.0) -> bool:
+        """Whether a message is there, or begins to come within ``timeout`` seconds.
 
         Raises:
             ChannelClosedError: the other side is gone.
         """
-        self._wait_for(0)
+        self._wait_for(timeout)
         try:
             peeked = self.socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             return False
         except OSError as error:
             raise ChannelClosedError from error

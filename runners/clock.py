@@ -30,6 +30,11 @@ class Clock:
         """Whether the run shall end."""
         return bool(self.stop) or self.env_steps >= self.limit
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ends the run."""
+        return self.stop.startswith("interrupted")
+
     def agree(self, stop: bool) -> None:
         """Hear whether all workers end here; matters where they have to end together."""
 

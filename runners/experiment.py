@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import psutil
 import torch
 from coach.core.agent import Agent
 from coach.core.compiling import Compiling
-from coach.core.errors import ResourceError, SettingError
+from coach.core.errors import CoachError, ResourceError, SettingError
 from coach.core.learner import Learner
 from coach.core.memory import Memory
 from coach.core.optimizer import Optimizer
@@ -78,7 +79,13 @@ def build_experiment(
     Raises:
         SettingError: anything in the settings that cannot be, with its key path.
         ResourceError: the memory would not fit into this machine's RAM.
+        CoachError: a worker process is only importing the script that started it.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise CoachError(
+            "A worker process imports the script that started it, which then trains once more.",
+            "Put what the script does under `if __name__ == '__main__':`.",
+        )
     plain: dict[str, Any] = {"about": settings.get("about")}
 
     def section(name: str, cls: type[Any]) -> Any:

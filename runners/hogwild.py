@@ -32,8 +32,6 @@ class HogwildSource(Source):
         clock: counts the steps of all workers.
     """
 
-    moves_weights = True
-
     def __init__(
         self, actor: Actor, partners: Partners, learner: Learner, clock: SharedClock
     ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from coach.runners.hogwild import HogwildSource
 from coach.runners.lockstep import LockstepEnvs
 from coach.runners.partners import Partners
 from coach.runners.placement import Placement, choose_placement
+from coach.runners.process import cpus
 from coach.runners.ring import Actors, RingSource
 from coach.runners.seeds import derived_seed
 from coach.runners.settings import RunSettings
@@ -167,19 +167,14 @@ def make_threads(
     torch.set_num_threads(1)
     if device.type != "cpu" or run.compile is True:  # what is compiled is not watched
         return Threads()
-    free = _cpus() // portion.workers
+    free = cpus() // portion.workers
     if portion.workers == 1 and run.mode == "async":
         free -= _workers(run)
     return Threads(max(1, free), say)
 
 
-def _cpus() -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return cpus or 1
-
-
 def _workers(run: RunSettings) -> int:
-    workers = run.workers or min(run.envs, _cpus())
+    workers = run.workers or min(run.envs, cpus())
     if workers > run.envs:
         raise SettingError(
             "run.workers",

@@ -1,8 +1,9 @@
-"""What a process that learns asks of the processor and of the C library."""
+"""What a process that learns asks of the processor, the system and the C library."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -28,3 +29,9 @@ def prepare_to_learn() -> None:
     if mallopt is not None:  # musl has none
         mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return usable or 1

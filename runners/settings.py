@@ -91,12 +91,20 @@ class EvaluationSettings:
         every: environment steps between two evaluations; 0 never evaluates.
         episodes: episodes per evaluation.
         stop_at_target: end the run as soon as an evaluation reaches the target's return.
+        background: judge in a process of its own while training goes on; auto does so in runs of
+            50,000 steps or more that are not to stop at their target, where a CPU is free for it.
+            What is learned and what is found are the same either way.
     """
 
     def __init__(
-        self, every: CountOrZero = 10_000, episodes: Count = 10, stop_at_target: bool = False
+        self,
+        every: CountOrZero = 10_000,
+        episodes: Count = 10,
+        stop_at_target: bool = False,
+        background: bool | Literal["auto"] = "auto",
     ) -> None:
         self.every, self.episodes, self.stop_at_target = every, episodes, stop_at_target
+        self.background = background
 
 
 class TargetSettings:

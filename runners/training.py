@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter
 from types import FrameType
 from typing import Any
 
-import numpy as np
-from coach.core.agent import Agent
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.runners import folder as run_folder
 from coach.runners.averaging import LostPartnerError
 from coach.runners.checkpoint import Checkpointer, checkpoints, load_latest, save_policy
 from coach.runners.clock import Clock, InterruptedRunError
-from coach.runners.evaluation import evaluate
+from coach.runners.evaluation import Exam, evaluate
 from coach.runners.experiment import Experiment, build_experiment
+from coach.runners.judging import Candidate, Evaluations
 from coach.runners.loop import train
 from coach.runners.preset import dump
 from coach.runners.seeds import derived_seed
@@ -66,6 +66,7 @@ class Run:
         resume: continue from the newest whole checkpoint.
         quiet: show no progress.
         skip_episodes: on resume, leave out so many episodes of every environment.
+        plugins: imported by the process that judges policies.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Run:
         resume: bool = False,
         quiet: bool = False,
         skip_episodes: int = 0,
+        plugins: list[str] | None = None,
     ) -> None:
         self.experiment, self.folder = experiment, folder
         run, memory = experiment.run, experiment.memory
@@ -86,6 +88,24 @@ class Run:
         self.best: float | None = None
         self.last: float | None = None
         self._seconds_before = _seconds_of(folder) if resume else 0.0
+        exam = Exam(
+            experiment.environment.judging(),
+            experiment.agent.spec,
+            experiment.plain["agent"],
+            experiment.evaluation.episodes,
+            run.seed,
+            run.record,
+        )
+        self.evaluations = Evaluations(
+            exam,
+            experiment.agent,
+            experiment.learner.device,
+            experiment.evaluation,
+            run,
+            plugins or [],
+            _teller(console),
+            lambda: self.clock.interrupted,
+        )
         state: dict[str, Any] = {}
         manifest: dict[str, Any] = {}
         if resume:
@@ -142,6 +162,7 @@ class Run:
                     self.log,
                     self._after_fragment,
                 )
+                self._note_evaluations(patient=not clock.interrupted)
                 self._save()
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -157,7 +178,8 @@ class Run:
         finally:
             if self.profile is not None:
                 self.profile.stop()
-            self.log.view.close()
+            self.log.pause()
+            self.evaluations.close()
             experiment.source.close()
         seconds = self._seconds_before + perf_counter() - begin
         self._finish(seconds)
@@ -183,14 +205,17 @@ class Run:
             (self.log, "fragment", "telemetry"),
         ]:
             profile.watch(owner, method, label)
-        profile.watch(self, "_evaluate", "evaluation", whole=True)
+        for step in ("request", "take"):
+            profile.watch(self.evaluations, step, "evaluation", whole=True)
         profile.watch(self.checkpointer, "save", "checkpoints", whole=True)
         profile.watch(self.checkpointer, "tick", "checkpoints", whole=True)
 
     def _after_fragment(self) -> None:
         run, evaluation = self.experiment.run, self.experiment.evaluation
         if self.clock.passes("evaluation", evaluation.every):
-            self._evaluate()
+            self.evaluations.request(self.clock.env_steps)
+        if self.evaluations.waiting:
+            self._note_evaluations()
         save = self.clock.passes("checkpoint", run.checkpoint_every)
         self.experiment.source.settle(save)
         if save:
@@ -198,34 +223,33 @@ class Run:
         else:
             self.checkpointer.tick()
 
-    def _evaluate(self) -> None:
-        experiment, env_steps = self.experiment, self.clock.env_steps
-        agent = experiment.agent
-        if experiment.source.moves_weights:  # then judge, and keep, what they are at this moment
-            agent = copy.deepcopy(agent)
-            vars(agent).pop("act", None)  # of a profile, and of the agent that was copied
-        episodes = self.evaluate(experiment.evaluation.episodes, f"evaluation {env_steps}", agent)
-        self.last = float(np.mean([episode.value for episode in episodes]))
-        self.log.evaluation(env_steps, episodes)
+    def _note_evaluations(self, patient: bool = False) -> None:
+        """Write down what evaluations have found since the last call; ``patient``, all of them."""
+        for candidate in self.evaluations.take(patient):
+            self._note(candidate)
+
+    def _note(self, judged: Candidate) -> None:
+        episodes = judged.episodes or []
+        self.last = fmean(episode.value for episode in episodes)
+        self.log.evaluation(judged.env_steps, episodes)
         if self.best is None or self.last >= self.best:
             self.best = self.last
-            facts = {"env_steps": env_steps, "return": self.last, "episodes": len(episodes)}
-            save_policy(self.folder / "best", agent.state_dict(), facts)
-        target = experiment.target
-        if experiment.evaluation.stop_at_target and target and self.last >= target.return_:
+            facts = {"env_steps": judged.env_steps, "return": self.last, "episodes": len(episodes)}
+            save_policy(self.folder / "best", judged.weights, facts)
+        target = self.experiment.target
+        if self.experiment.evaluation.stop_at_target and target and self.last >= target.return_:
             self.clock.stop = self.clock.stop or "target reached"
 
-    def evaluate(self, episodes: int, purpose: str, agent: Agent | None = None) -> list[Episode]:
+    def evaluate(self, episodes: int, purpose: str) -> list[Episode]:
         """Play episodes that depend on the run's seed and on the purpose alone.
 
         Args:
             episodes: how many.
             purpose: names their random streams.
-            agent: plays; left out, the run's own.
         """
         experiment = self.experiment
         return evaluate(
-            agent or experiment.agent,
+            experiment.agent,
             experiment.environment.judging().vector,
             episodes,
             derived_seed(experiment.run.seed, purpose),
@@ -247,6 +271,7 @@ class Run:
             ("memory", experiment.memory.state_dict()),
             ("source", acting),
             ("log", self.log.state_dict()),
+            ("evaluations", self.evaluations.state_dict()),
         ):
             state |= prefixed(f"{name}/", saved)
         return state
@@ -260,6 +285,7 @@ class Run:
         experiment.source.load_state_dict(source_state, experiment.run.restore_environments)
         experiment.source.publish(experiment.agent.policy, experiment.learner.version)
         self.log.load_state_dict(under("log/", state))
+        self.evaluations.load_state_dict(under("evaluations/", state))
 
     def _finish(self, seconds: float) -> None:
         results = {"env_steps": self.clock.env_steps, "seconds": seconds}
@@ -283,7 +309,7 @@ def start(
     """A new run of a preset, in a new folder under ``root``."""
     experiment = build_experiment(settings, plugins, _teller(console))
     folder = run_folder.create(root, name, experiment.run.seed, experiment.plain, plugins)
-    return Run(experiment, folder, console, quiet=quiet)
+    return Run(experiment, folder, console, quiet=quiet, plugins=plugins)
 
 
 def carry_through(run: Run, plugins: list[str]) -> tuple[Run, Result]:
@@ -333,7 +359,7 @@ def resume(
     ``skip_episodes`` leaves out so many episodes of every environment, if fresh ones begin.
     """
     experiment = build_experiment(settings, plugins, _teller(console))
-    return Run(experiment, folder, console, True, quiet, skip_episodes)
+    return Run(experiment, folder, console, True, quiet, skip_episodes, plugins)
 
 
 def _seconds_of(folder: Path) -> float:
@@ -360,7 +386,7 @@ def _signals(clock: Clock, say: Callable[[str], None]) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the run with a checkpoint; a second SIGINT ends it at once."""
 
     def handle(number: int, _: FrameType | None) -> None:
-        if clock.stop.startswith("interrupted"):
+        if clock.interrupted:
             raise KeyboardInterrupt
         clock.stop = f"interrupted by {signal.Signals(number).name}"
         say(f"{clock.stop}: writing a checkpoint")

@@ -12,8 +12,8 @@ import threading
 import traceback
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from multiprocessing import forkserver
 from time import monotonic
@@ -34,6 +34,7 @@ Target: TypeAlias = Callable[..., None]
 FAILED = b"!"  # kind of the message that brings a traceback
 START_SECONDS = 300.0  # importing and making environments may take long on a loaded machine
 _STOP_SECONDS, _LAST_WORDS_SECONDS = 5.0, 1.0
+_OF_THE_RUN = (signal.SIGINT, signal.SIGTERM)  # end it with a checkpoint; workers ignore them
 
 
 def spread(num_envs: int, workers: int) -> list[range]:
@@ -54,10 +55,20 @@ class Worker:
         kind: process or thread.
         target: called with the channel and ``args``.
         plugins: imported first.
+        beside: start at once, without the fork server, which the first worker waits for until it
+            has imported everything.
     """
 
-    def __init__(self, number: int, kind: WorkerKind, target: Target, plugins: list[str]) -> None:
+    def __init__(
+        self,
+        number: int,
+        kind: WorkerKind,
+        target: Target,
+        plugins: list[str],
+        beside: bool = False,
+    ) -> None:
         self.number, self.kind, self.target, self.plugins = number, kind, target, plugins
+        self.beside = beside
         self.channel: Channel
         self._process: Any = None
         _ALL.add(self)
@@ -71,10 +82,12 @@ class Worker:
             )
             self._process.start()
             return
-        self._process = _context().Process(
+        context = multiprocessing.get_context("spawn") if self.beside else _context()
+        self._process = context.Process(
             target=_serve_process, args=(self.plugins, self.target, theirs, args), daemon=True
         )
-        self._process.start()
+        with _signals_held():
+            self._process.start()
         theirs.close()
 
     def death(self) -> str:
@@ -135,10 +148,19 @@ class Tolerance:
     Args:
         most: restarts in all.
         say: told about each failure.
+        who: what a worker is called, its number in place of the braces.
+        anew: with what it begins again.
     """
 
-    def __init__(self, most: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        most: int,
+        say: Callable[[str], None],
+        who: str = "Worker {}",
+        anew: str = "fresh episodes",
+    ) -> None:
         self.most, self.say, self.restarts = most, say, 0
+        self.who, self.anew = who, anew
         #: Restarts of each worker, by its number.
         self.of: Counter[int] = Counter()
 
@@ -165,17 +187,17 @@ class Tolerance:
         Raises:
             WorkerError: it was one too many.
         """
-        failure = failure.strip()
+        failure, who = failure.strip(), self.who.format(number)
         if self.restarts >= self.most:
             raise WorkerError(
-                f"Worker {number} failed, and {self.most} restarts are used up: {failure}",
+                f"{who} failed, and {self.most} restarts are used up: {failure}",
                 "Mend what fails, or raise run.max_restarts; a checkpoint was written, so continue "
                 "with --resume.",
             )
         self.restarts += 1
         self.of[number] += 1
         self.say(
-            f"Worker {number} failed and is restarted with fresh episodes "
+            f"{who} failed and is restarted with {self.anew} "
             f"({self.restarts} of at most {self.most} restarts): {failure}"
         )
 
@@ -196,14 +218,29 @@ def _serve(target: Target, channel: Channel, args: tuple[Any, ...]) -> None:
 def _serve_process(
     plugins: list[str], target: Target, channel: Channel, args: tuple[Any, ...]
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _OF_THE_RUN:
         signal.signal(number, signal.SIG_IGN)  # the run decides when it ends
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_RUN)
     _die_with_parent()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     for plugin in plugins:
         load_plugin(plugin)
     _serve(target, channel, args)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Have a process that is started in here not see signals before it can ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_RUN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _die_with_parent() -> None:

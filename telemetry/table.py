@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 
 
 class Table:
     """Rows by column name. Numbers are written so that they read back to the same bits.
 
-    A new column means that the file is written anew; rows are flushed as they come.
+    A new column means that the file is written anew; rows are flushed as they come. The file stays
+    open between them, which is half of what a row would cost.
 
     Args:
         path: the CSV file; what is in it is kept.
@@ -21,6 +23,7 @@ class Table:
         self.path = path
         self.columns: list[str] = []
         self.rows = 0
+        self._file: FileIO | None = None
         if path.exists() and path.stat().st_size:
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.reader(file)
@@ -36,15 +39,26 @@ class Table:
         csv.writer(text, lineterminator="\n").writerow(
             "" if row.get(name) is None else repr(row[name]) for name in self.columns
         )
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            file.write(text.getvalue())
+        if self._file is None:
+            self._file = FileIO(self.path, "a")  # no buffer that may have to be written later
+        left = memoryview(text.getvalue().encode())
+        while left:
+            left = left[self._file.write(left) :]
         self.rows += 1
 
     def cut(self, columns: list[str], rows: int) -> None:
         """Drop what was written after a checkpoint: keep these columns and so many rows."""
-        self._rewrite(columns, rows)
+        if columns or self.columns:
+            self._rewrite(columns, rows)
+
+    def close(self) -> None:
+        """Close the file; a row that is added later opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _rewrite(self, columns: list[str], rows: int) -> None:
+        self.close()
         kept: list[dict[str, str]] = []
         if self.columns:
             with self.path.open(newline="", encoding="utf-8") as file:

@@ -1,16 +1,16 @@
 """Collects what a run has to tell and hands it to CSV, TensorBoard and the console.
 
-progress.csv holds only what is a function of the settings and the seed, so that a resumed run
-writes the same bytes; everything about time goes to timing.csv.
+progress.csv and evaluations.csv hold only what is a function of the settings and the seed, so that
+a resumed run writes the same bytes; everything about time goes to timing.csv.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 from coach.core.batch import Batch
 from coach.core.learner import Learner
 from coach.core.memory import Memory
@@ -52,11 +52,11 @@ class Telemetry:
         self.source = source
         self.log_every, self.histograms = log_every, histograms
         self.progress = Table(folder / "progress.csv")
+        self.evaluations = Table(folder / "evaluations.csv")
         self.timing = Table(folder / "timing.csv")
         self.means = Means()
         self._episodes: list[Episode] = []
         self._episode_count = 0
-        self._evaluation: dict[str, float] = {}
         self._env_steps = 0
         self._spent = Timing()
         self._advice = ""
@@ -77,24 +77,25 @@ class Telemetry:
             self._write_line(env_steps, fragment)
 
     def evaluation(self, env_steps: int, episodes: Sequence[Episode]) -> None:
-        """Note the result of an evaluation; it goes into the next line."""
-        self._evaluation = {
-            "evaluation/return": float(np.mean([episode.value for episode in episodes])),
-            "evaluation/length": float(np.mean([episode.length for episode in episodes])),
+        """Note the result of an evaluation of the policy as it was after ``env_steps``."""
+        found = {
+            "evaluation/return": fmean(episode.value for episode in episodes),
+            "evaluation/length": fmean(episode.length for episode in episodes),
         }
-        self.board.scalars(self._evaluation, env_steps)
-        self.view.evaluated(env_steps, self._evaluation["evaluation/return"])
+        self.evaluations.add({"env_steps": env_steps, **found})
+        self.board.scalars(found, env_steps)
+        self.view.evaluated(self._env_steps, found["evaluation/return"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Unfinished sums and the extent of progress.csv."""
+        """Unfinished sums and the extents of the tables."""
         return {
             "env_steps": self._env_steps,
             "sums": self.means.state_dict(),
             "episodes": [[e.env_id, e.value, e.length] for e in self._episodes],
             "episode_count": self._episode_count,
-            "evaluation": self._evaluation,
             "columns": self.progress.columns,
             "rows": self.progress.rows,
+            "evaluations": [self.evaluations.columns, self.evaluations.rows],
             "timing": [self.timing.columns, self.timing.rows],
         }
 
@@ -104,14 +105,20 @@ class Telemetry:
         self.means.load_state_dict(state["sums"])
         self._episodes = [Episode(*values) for values in state["episodes"]]
         self._episode_count = state["episode_count"]
-        self._evaluation = state["evaluation"]
         self.progress.cut(state["columns"], state["rows"])
+        self.evaluations.cut(*state.get("evaluations", ([], 0)))  # older runs have no such table
         self.timing.cut(*state["timing"])
         self._spent = Timing(self._env_steps, self.learner.version)
 
+    def pause(self) -> None:
+        """Leave the last state on the screen, and close the tables until more is to be told."""
+        self.view.close()
+        for table in (self.progress, self.evaluations, self.timing):
+            table.close()
+
     def close(self) -> None:
         """Flush everything."""
-        self.view.close()
+        self.pause()
         self.board.close()
 
     def _write_line(self, env_steps: int, fragment: Batch) -> None:
@@ -119,8 +126,8 @@ class Telemetry:
         returns = [episode.value for episode in self._episodes]
         lengths = [episode.length for episode in self._episodes]
         line: dict[str, float | int | None] = {
-            "episode/return": float(np.mean(returns)) if returns else None,
-            "episode/length": float(np.mean(lengths)) if lengths else None,
+            "episode/return": fmean(returns) if returns else None,
+            "episode/length": fmean(lengths) if lengths else None,
         }
         line |= self.means.take()
         rates = learner.learning_rates(env_steps)
@@ -133,7 +140,7 @@ class Telemetry:
             "updates": learner.version,
             "episodes": self._episode_count,
         }
-        self.progress.add({**counts, **line, **self._evaluation})
+        self.progress.add({**counts, **line})
         timing = self._spent.take(env_steps, learner.version)
         standing = self.source.standing()
         if standing is not None:
@@ -147,4 +154,4 @@ class Telemetry:
         if self.histograms:
             self.board.histograms(fragment.action, learner.agent.policy, env_steps)
         self.view.update(env_steps, line["episode/return"])
-        self._episodes, self._evaluation = [], {}
+        self._episodes = []

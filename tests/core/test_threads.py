@@ -136,7 +136,7 @@ class TestThreads:
 def test_cpus_that_have_nothing_else_to_do(
     mode: str, workers: int | None, portion: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modes, "_cpus", lambda: 8)
+    monkeypatch.setattr(modes, "cpus", lambda: 8)
     run = RunSettings(100, mode=mode, workers=workers, envs=16)  # type: ignore[arg-type]
     assert make_threads(run, Portion(0, portion), CPU, print).most == most
 

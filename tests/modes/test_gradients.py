@@ -10,11 +10,10 @@ import torch
 from coach.core.errors import CoachError, SettingError
 from coach.memories.replay import Replay
 from coach.memories.rollout import Rollout
-from coach.runners import training
+from coach.runners import evaluation
 from coach.runners.checkpoint import load_policy
 from coach.runners.evaluation import evaluate
 from coach.runners.training import Run, resume, start
-from coach.telemetry.profile import Profile
 from mode_runs import agents, go_on, settings_for, spec_of, states, trained
 from rich.console import Console
 
@@ -103,27 +102,22 @@ def test_free_workers_share_steps_and_parameters(tmp_path: Path) -> None:
     assert int(slots["steps"]) > own
 
 
-@pytest.mark.parametrize("profiled", [False, True])
-def test_what_is_evaluated_is_what_is_kept(
-    profiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_evaluated_is_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other workers go on changing the weights while a policy is judged."""
     settings = settings_for("actor_critic", mode="async", **GRADIENTS)
     settings["evaluation"] = {"every": 64, "episodes": 1}
     run = start("tiny", settings, tmp_path, Console(quiet=True), [], quiet=True)
-    if profiled:
-        run.watch(Profile())
     shared, played = run.experiment.agent, []
 
     def disturbed(agent: Any, *rest: Any) -> Any:
         for group in run.experiment.learner.groups.values():
             group.vector.data += 1.0  # as any other worker may at this moment
-        assert agent.act.__self__ is agent
         played.append({name: t.clone() for name, t in agent.state_dict().items()})
         return evaluate(agent, *rest)
 
-    monkeypatch.setattr(training, "evaluate", disturbed)
-    run._evaluate()
+    monkeypatch.setattr(evaluation, "evaluate", disturbed)
+    run.evaluations.request(64)
+    run._note_evaluations()
     run.experiment.source.close()
     kept, _ = load_policy(run.folder / "best")
     name = next(name for name, _ in shared.named_parameters())

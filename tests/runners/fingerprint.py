@@ -12,13 +12,15 @@ from coach.runners.training import Run
 
 
 def of_run(run: Run) -> dict[str, object]:
-    """Weights, optimisers, memory, streams and progress.csv of a run, byte by byte."""
+    """Weights, optimisers, memory, streams and tables of a run, byte by byte."""
     state = run._state()
+    evaluations = run.folder / "evaluations.csv"
     told = {key: value for key, value in state.items() if not key.startswith("log/timing")}
     return {
         **{key: _bytes(value) for key, value in told.items()},
         **{f"row {key}": _bytes(value) for key, value in _rows(run.experiment.memory).items()},
         "progress.csv": (run.folder / "progress.csv").read_bytes(),
+        "evaluations.csv": evaluations.read_bytes() if evaluations.exists() else b"",
     }
 
 

@@ -30,8 +30,8 @@ def test_training_does_not_notice_evaluation(tiny: dict[str, Any], launch: Launc
     alone = launch(tiny)
     alone.train()
     first, second = fingerprint.of_run(watched), fingerprint.of_run(alone)
-    for name in ("progress.csv", "log/evaluation", "log/columns", "best", "last"):
-        first.pop(name), second.pop(name)
+    for name in ("evaluations.csv", "log/evaluations", "best", "last"):
+        assert first.pop(name) != second.pop(name)
     assert first == second
 
 
@@ -55,6 +55,7 @@ def test_run_folder_holds_what_it_should(tiny_dqn: dict[str, Any], launch: Launc
         "preset.yaml",
         "run.json",
         "progress.csv",
+        "evaluations.csv",
         "timing.csv",
         "checkpoints",
         "replay",
@@ -75,8 +76,17 @@ def test_progress_has_a_line_per_interval(tiny_dqn: dict[str, Any], launch: Laun
     # 50 steps of warm-up, then an update in two steps.
     assert [int(row["updates"]) for row in rows] == [(n - 50) // 2 for n in range(50, 601, 50)]
     assert float(rows[-1]["exploration/epsilon"]) == pytest.approx(0.1)
-    evaluated = [int(row["env_steps"]) for row in rows if row["evaluation/return"]]
-    assert evaluated == [250, 450]  # an evaluation shows in the line behind it
+
+
+def test_evaluations_have_a_line_each(tiny_dqn: dict[str, Any], launch: Launch) -> None:
+    run = launch(tiny_dqn)
+    result = run.train()
+    with (run.folder / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["env_steps"]) for row in rows] == [200, 400, 600]
+    returns = [float(row["evaluation/return"]) for row in rows]
+    assert [float(row["evaluation/length"]) for row in rows] == returns  # as CartPole pays
+    assert (result.evaluation, result.best) == (returns[-1], max(returns))
 
 
 def test_tensorboard_shows_everything(tiny: dict[str, Any], launch: Launch) -> None:
