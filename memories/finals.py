@@ -22,6 +22,7 @@ class Finals:
     def __init__(self, layout: Any, rows: int) -> None:
         self.slot_of = torch.full((rows,), -1, dtype=torch.int32)
         self.table = allocate(layout, 0)
+        self._none = as_numpy(self.table)
         self._size = 0
         self._free: list[int] = []
 
@@ -53,6 +54,6 @@ class Finals:
     def of(self, index: NDArray[np.int64]) -> Any:
         """Arrays of what is kept for these rows; all of them must have something."""
         if not len(index):
-            return map_tree(lambda table: table[:0].numpy(), self.table)
+            return self._none
         slots = self.slot_of.numpy()[index]
         return map_tree(lambda table: table.take(slots, 0), as_numpy(self.table))

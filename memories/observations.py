@@ -136,7 +136,8 @@ class StackedRows:
         places = self._places(index, self._ago_and_next)  # [B, K + 1]
         moved_on = self.depth.take(behind) > 0
         moved_on &= places[:, -1] == behind
-        moved_on[ended] = places[ended, -1] == behind[ended]
+        if len(ended):
+            moved_on[ended] = places[ended, -1] == behind[ended]
         if moved_on.all():
             together = self._take(places)
             after = together[:, 1:]
