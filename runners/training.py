@@ -151,7 +151,7 @@ class Run:
         if self.profile is not None:
             self.profile.start()
         try:
-            with _signals(clock, self.view.say):
+            with _signals(clock):
                 if experiment.source.fragile and not checkpoints(self.folder):
                     self._save()  # something to go back to
                 train(
@@ -163,11 +163,11 @@ class Run:
                     self._after_fragment,
                 )
                 self._note_evaluations(patient=not clock.interrupted)
-                self._save()
+                self._save_last()
         except OSError as error:
             raise unwritable(self.folder, error) from error
         except InterruptedRunError:
-            self._save()
+            self._save_last()
         except LostPartnerError:  # the last checkpoint is all that is whole
             if not clock.stop:
                 raise
@@ -255,6 +255,11 @@ class Run:
             derived_seed(experiment.run.seed, purpose),
             experiment.learner.device,
         )
+
+    def _save_last(self) -> None:
+        if self.clock.interrupted:
+            self.view.say(f"{self.clock.stop}: writing a checkpoint")
+        self._save()
 
     def _save(self, whole: bool = True) -> None:
         """Write a checkpoint; not ``whole`` leaves out a fragment that was broken off."""
@@ -382,14 +387,14 @@ def _teller(console: Console) -> Callable[[str], None]:
 
 
 @contextmanager
-def _signals(clock: Clock, say: Callable[[str], None]) -> Iterator[None]:
+def _signals(clock: Clock) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the run with a checkpoint; a second SIGINT ends it at once."""
 
     def handle(number: int, _: FrameType | None) -> None:
         if clock.interrupted:
             raise KeyboardInterrupt
+        # Nothing is printed here: what was printing at this moment must not be entered again.
         clock.stop = f"interrupted by {signal.Signals(number).name}"
-        say(f"{clock.stop}: writing a checkpoint")
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     try:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -86,6 +86,7 @@ class Worker:
         self._process = context.Process(
             target=_serve_process, args=(self.plugins, self.target, theirs, args), daemon=True
         )
+        resource_tracker.ensure_running()  # which would let signals through again
         with _signals_held():
             self._process.start()
         theirs.close()
