@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -95,8 +95,8 @@ class Evaluations:
         weights = {name: t.detach().clone() for name, t in self.agent.state_dict().items()}
         self.waiting.append(Candidate(env_steps, weights))
 
-    def take(self, patient: bool = False) -> list[Candidate]:
-        """The policies that have been judged since the last call, oldest first.
+    def take(self, patient: bool = False) -> Iterator[Candidate]:
+        """The policies that have been judged, oldest first; each waits until it is taken.
 
         Args:
             patient: wait until none is left, unless the run is to stop.
@@ -104,7 +104,6 @@ class Evaluations:
         Raises:
             WorkerError: the process that judges failed more often than the run tolerates.
         """
-        judged = []
         while self.waiting:
             first = self.waiting[0]
             late = patient or len(self.waiting) > MOST_WAITING
@@ -113,10 +112,9 @@ class Evaluations:
             if first.episodes is None and (process is None or (late and not process.ready)):
                 first.episodes = self._judge_here(first)
             if first.episodes is not None:
-                judged.append(self.waiting.popleft())
+                yield self.waiting.popleft()
             elif not late or self.stopped():
-                break
-        return judged
+                return
 
     def state_dict(self) -> dict[str, Any]:
         """The policies that wait."""

@@ -55,7 +55,7 @@ def train_until_judged(run: Run, policies: int, failures: int = 0) -> None:
         if run.clock.interrupted:
             return []
         until = monotonic() + PATIENCE
-        while not (judged := take()):
+        while not (judged := list(take())):
             assert monotonic() < until, "waited in vain for a policy to be judged"
             sleep(0.01)
         for number in range(0 if seen else failures):

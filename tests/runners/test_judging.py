@@ -13,9 +13,11 @@ import fingerprint
 import pytest
 import torch
 import yaml
+from coach.core.source import Episode
 from coach.runners import judging
 from coach.runners.judging import LEAST_STEPS, MOST_WAITING, Evaluations, JudgeProcess
 from coach.runners.training import Run
+from coach.runners.worker import WorkerError
 
 Launch = Callable[..., Run]
 PATIENCE = 120.0
@@ -107,11 +109,11 @@ def test_training_waits_once_too_many_policies_do(
     run = launch(in_background(tiny_dqn))
     for steps in range(MOST_WAITING):
         run.evaluations.request(steps)
-        assert run.evaluations.take() == []
+        assert not list(run.evaluations.take())
     run.evaluations.request(MOST_WAITING)
     assert [candidate.env_steps for candidate in run.evaluations.take()] == [0]
     assert len(run.evaluations.waiting) == MOST_WAITING
-    judged = run.evaluations.take(patient=True)
+    judged = list(run.evaluations.take(patient=True))
     run.experiment.source.close()
     assert [candidate.env_steps for candidate in judged] == list(range(1, MOST_WAITING + 1))
 
@@ -137,6 +139,33 @@ def test_policies_that_wait_are_in_the_checkpoint(
     rest = launch(tiny, killed.folder)
     rest.train()
     assert fingerprint.of_run(rest) == fingerprint.of_run(whole)
+
+
+class FailsAtTheSecond(NeverReady):
+    """Judges the first policy once the second waits as well, and breaks with that."""
+
+    ready = True
+
+    def look(self, waiting: Any, *_: Any) -> None:
+        if waiting[0].env_steps == 400:
+            raise WorkerError("the judge is gone", "Mend it.")
+        if len(waiting) == 2:
+            waiting[0].episodes = [Episode(0, 7.0, 7)]
+
+
+def test_what_was_found_is_written_down_before_anything_fails(
+    tiny_dqn: dict[str, Any], launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "JudgeProcess", FailsAtTheSecond)
+    run = launch(in_background(tiny_dqn))
+    with pytest.raises(WorkerError, match="the judge is gone"):
+        run.train()
+    written = (run.folder / "evaluations.csv").read_text().splitlines()
+    assert written[1:] == ["200,7.0,7.0"]
+    rest = launch(tiny_dqn, run.folder)
+    assert [candidate.env_steps for candidate in rest.evaluations.waiting] == [400]
+    rest.train()
+    assert (run.folder / "evaluations.csv").read_text().splitlines()[1] == "200,7.0,7.0"
 
 
 def test_interrupted_runs_do_not_wait(
@@ -186,7 +215,7 @@ def test_where_policies_are_judged(
     tiny_dqn["evaluation"] |= changed.get("evaluation", {})
     run = launch(tiny_dqn)
     run.evaluations.request(200)
-    judged = run.evaluations.take()
+    judged = list(run.evaluations.take())
     run.experiment.source.close()
     assert bool(judged) is not aside
     assert (run.evaluations._process is not None) is aside
