@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 
 class InterruptedRunError(Exception):
@@ -57,3 +61,26 @@ class Clock:
     def begin(self, env_steps: int) -> None:
         """Start from a number of steps taken before."""
         self.env_steps = self._first = env_steps
+
+
+@contextmanager
+def ended_by_signals(clock: Clock) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the run with a checkpoint; a second SIGINT ends it at once."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if clock.interrupted:
+            raise KeyboardInterrupt
+        # Nothing is printed here: what was printing at this moment must not be entered again.
+        clock.stop = f"interrupted by {signal.Signals(number).name}"
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(number, handle) for number in numbers]
+    except ValueError:  # not in the main thread, where signals cannot be handled
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)

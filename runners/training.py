@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 from coach.core.source import Episode
@@ -19,7 +16,7 @@ from coach.core.state import prefixed, under
 from coach.runners import folder as run_folder
 from coach.runners.averaging import LostPartnerError
 from coach.runners.checkpoint import Checkpointer, checkpoints, load_latest, save_policy
-from coach.runners.clock import Clock, InterruptedRunError
+from coach.runners.clock import InterruptedRunError, ended_by_signals
 from coach.runners.evaluation import Exam, evaluate
 from coach.runners.experiment import Experiment, build_experiment
 from coach.runners.judging import Candidate, Evaluations
@@ -151,7 +148,7 @@ class Run:
         if self.profile is not None:
             self.profile.start()
         try:
-            with _signals(clock):
+            with ended_by_signals(clock):
                 if experiment.source.fragile and not checkpoints(self.folder):
                     self._save()  # something to go back to
                 train(
@@ -384,26 +381,3 @@ def _without_episodes(state: dict[str, Any], skipped: int) -> dict[str, Any]:
 
 def _teller(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _signals(clock: Clock) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the run with a checkpoint; a second SIGINT ends it at once."""
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if clock.interrupted:
-            raise KeyboardInterrupt
-        # Nothing is printed here: what was printing at this moment must not be entered again.
-        clock.stop = f"interrupted by {signal.Signals(number).name}"
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(number, handle) for number in numbers]
-    except ValueError:  # not in the main thread, where signals cannot be handled
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)
