@@ -249,10 +249,19 @@ class NewerCheckpointError(CheckpointError):
 
 
 def save_policy(folder: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write an agent's weights with facts about them, atomically."""
+    """Write an agent's weights with facts about them; until both are written, the last ones stay.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
     folder.mkdir(exist_ok=True)
-    record = write_file(folder / "agent.safetensors", pack(tensors))
+    data = pack(tensors)
+    name = f"agent-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"  # never that of others
+    record = {"name": name, **write_file(folder / name, data)}
     write_file(folder / "agent.json", _seal({"format": FORMAT, "file": record, **facts}))
+    for path in folder.glob("agent*.safetensors"):
+        if path.name != name:
+            path.unlink()
 
 
 def load_policy(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -262,7 +271,9 @@ def load_policy(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         CheckpointError: missing or damaged.
     """
     facts = _sealed(folder / "agent.json")
-    return unpack(read_file(folder / "agent.safetensors", facts["file"])), facts
+    record = facts["file"]
+    name = record.get("name", "agent.safetensors")  # older runs have but one name for it
+    return unpack(read_file(folder / name, record)), facts
 
 
 def _seal(manifest: dict[str, Any]) -> bytes:

@@ -15,7 +15,8 @@ from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.runners import folder as run_folder
 from coach.runners.averaging import LostPartnerError
-from coach.runners.checkpoint import Checkpointer, checkpoints, load_latest, save_policy
+from coach.runners.best import BestPolicy
+from coach.runners.checkpoint import Checkpointer, checkpoints, load_latest
 from coach.runners.clock import InterruptedRunError, ended_by_signals
 from coach.runners.evaluation import Exam, evaluate
 from coach.runners.experiment import Experiment, build_experiment
@@ -82,7 +83,7 @@ class Run:
         self.clock, workers = experiment.clock, experiment.portion.workers
         self.checkpointer = Checkpointer(folder, memory, run.keep_checkpoints, workers)
         self.profile: Profile | None = None
-        self.best: float | None = None
+        self.best = BestPolicy(folder / "best")
         self.last: float | None = None
         self._seconds_before = _seconds_of(folder) if resume else 0.0
         exam = Exam(
@@ -180,7 +181,7 @@ class Run:
             experiment.source.close()
         seconds = self._seconds_before + perf_counter() - begin
         self._finish(seconds)
-        return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best)
+        return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best.value)
 
     def watch(self, profile: Profile) -> None:
         """Have everything timed that this process will do."""
@@ -200,6 +201,7 @@ class Run:
             (agent, "observe", "running statistics"),
             (self.log, "update", "telemetry"),
             (self.log, "fragment", "telemetry"),
+            (self.best, "flush", "best policy"),
         ]:
             profile.watch(owner, method, label)
         for step in ("request", "take"):
@@ -213,6 +215,7 @@ class Run:
             self.evaluations.request(self.clock.env_steps)
         if self.evaluations.waiting:
             self._note_evaluations()
+        self.best.tick()
         save = self.clock.passes("checkpoint", run.checkpoint_every)
         self.experiment.source.settle(save)
         if save:
@@ -229,10 +232,8 @@ class Run:
         episodes = judged.episodes or []
         self.last = fmean(episode.value for episode in episodes)
         self.log.evaluation(judged.env_steps, episodes)
-        if self.best is None or self.last >= self.best:
-            self.best = self.last
-            facts = {"env_steps": judged.env_steps, "return": self.last, "episodes": len(episodes)}
-            save_policy(self.folder / "best", judged.weights, facts)
+        facts = {"env_steps": judged.env_steps, "episodes": len(episodes)}
+        self.best.offer(self.last, judged.weights, facts)
         target = self.experiment.target
         if self.experiment.evaluation.stop_at_target and target and self.last >= target.return_:
             self.clock.stop = self.clock.stop or "target reached"
@@ -260,6 +261,7 @@ class Run:
 
     def _save(self, whole: bool = True) -> None:
         """Write a checkpoint; not ``whole`` leaves out a fragment that was broken off."""
+        self.best.flush()
         self.log.board.flush()
         state = self._state(whole)
         self.checkpointer.save(self.clock.env_steps, state, self.experiment.source.journals())
@@ -267,7 +269,7 @@ class Run:
     def _state(self, whole: bool = True) -> dict[str, Any]:
         experiment, source = self.experiment, self.experiment.source
         acting = source.state_dict() if whole else source.given_up(self.clock.env_steps)
-        state: dict[str, Any] = {"best": self.best, "last": self.last}
+        state: dict[str, Any] = {"best": self.best.value, "last": self.last}
         for name, saved in (
             ("learner", experiment.learner.state_dict()),
             ("memory", experiment.memory.state_dict()),
@@ -280,7 +282,7 @@ class Run:
 
     def _load(self, state: dict[str, Any]) -> None:
         experiment = self.experiment
-        self.best, self.last = state["best"], state["last"]
+        self.best.value, self.last = state["best"], state["last"]
         experiment.learner.load_state_dict(under("learner/", state))
         experiment.memory.load_state_dict(under("memory/", state))
         source_state = under("source/", state)
@@ -291,12 +293,12 @@ class Run:
 
     def _finish(self, seconds: float) -> None:
         results = {"env_steps": self.clock.env_steps, "seconds": seconds}
-        scores = {"hparam/best_return": self.best, "hparam/last_return": self.last}
+        scores = {"hparam/best_return": self.best.value, "hparam/last_return": self.last}
         known = {name: value for name, value in scores.items() if value is not None}
         if known:
             self.log.board.hparams(self.experiment.plain, known)
         self.log.close()
-        facts = {**results, "stopped": self.clock.stop, "last": self.last, "best": self.best}
+        facts = {**results, "stopped": self.clock.stop, "last": self.last, "best": self.best.value}
         write_file(self.folder / "result.json", to_json(facts))
 
 

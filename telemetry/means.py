@@ -49,6 +49,12 @@ class Means:
         self._pending = []
         for name, scalars in tensors.items():
             total, count = self._sums.get(name, (0.0, 0))
-            for number in torch.stack(scalars).double().tolist():
+            for number in _fetched(scalars):
                 total += number
             self._sums[name] = (total, count + len(scalars))
+
+
+def _fetched(scalars: list[Tensor]) -> list[float]:
+    if scalars[0].is_cpu:  # nothing to wait for
+        return [scalar.item() for scalar in scalars]
+    return torch.stack(scalars).double().tolist()

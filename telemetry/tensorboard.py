@@ -18,20 +18,27 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary  # these import slowly
+        from tensorboard.compat.proto.event_pb2 import Event  # these import slowly
         from torch.utils.tensorboard import SummaryWriter
 
-        self._summary = Summary
+        self._event, self._tags = Event(), list[str]()
         self.writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def scalars(self, values: Mapping[str, float | None], step: int) -> None:
-        """Write numbers by tag, as one event; ``None`` is left out."""
-        found = [
-            self._summary.Value(tag=tag, simple_value=value)
-            for tag, value in values.items()
-            if value is not None
-        ]
-        self._add(self._summary(value=found), step)
+        """Write numbers by tag, as one event; ``None`` is left out.
+
+        Lines mostly have the same tags, so one event serves them all.
+        """
+        found = {tag: value for tag, value in values.items() if value is not None}
+        summary, tags = self._event.summary, list(found)
+        if tags != self._tags:
+            self._tags = tags
+            summary.Clear()
+            for tag in tags:
+                summary.value.add(tag=tag)
+        for slot, value in zip(summary.value, found.values()):
+            slot.simple_value = value
+        self._files.add_event(self._event, step)  # which turns it into bytes at once
 
     def text(self, tag: str, text: str, step: int = 0) -> None:
         """Write preformatted text."""
@@ -52,12 +59,13 @@ class TensorBoard:
             for name, value in _flatten(settings)
         }
         for summary in hparams(flat, dict(results)):  # type: ignore[no-untyped-call]
-            self._add(summary)
+            self._files.add_summary(summary)
         for tag, value in results.items():
             self.writer.add_scalar(tag, value)
 
-    def _add(self, summary: Any, step: int | None = None) -> None:
-        self.writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+    @property
+    def _files(self) -> Any:
+        return self.writer._get_file_writer()  # type: ignore[no-untyped-call]
 
     def flush(self) -> None:
         """Hand what is buffered to the operating system."""

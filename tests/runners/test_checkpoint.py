@@ -13,15 +13,12 @@ from typing import Any
 
 import fingerprint
 import pytest
-import torch
 from coach.core.errors import CheckpointError, ResourceError
 from coach.runners import storage
 from coach.runners.checkpoint import (
     NewerCheckpointError,
     checkpoints,
     load_latest,
-    load_policy,
-    save_policy,
 )
 from coach.runners.training import Run
 
@@ -146,22 +143,6 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError, match=r"cannot be written"):
         storage.write_file(tmp_path / "file" / "inside", b"data")
-
-
-def test_policy_survives_the_round_trip(tmp_path: Path) -> None:
-    vector = torch.randn(10)
-    shared = {"a": vector[:4], "b": vector[2:], "flag": torch.tensor(True)}
-    save_policy(tmp_path / "best", shared, {"env_steps": 7})
-    weights, facts = load_policy(tmp_path / "best")
-    assert facts["env_steps"] == 7
-    assert all(torch.equal(weights[name], shared[name]) for name in shared)
-
-
-def test_a_damaged_policy_is_noticed(tmp_path: Path) -> None:
-    save_policy(tmp_path / "best", {"a": torch.randn(10)}, {})
-    _damage(tmp_path / "best" / "agent.safetensors", "flip")
-    with pytest.raises(CheckpointError, match=r"checksum"):
-        load_policy(tmp_path / "best")
 
 
 def test_an_interrupted_run_leaves_a_checkpoint(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_best_policy_can_be_played(tiny: dict[str, Any], launch: Launch) -> None
     settings, _ = run_folder.read(run.folder)
     played, facts = evaluate_run(run.folder, settings, 3, print)
     assert len(played) == 3
-    assert facts["return"] == run.best
+    assert facts["return"] == run.best.value
     again, _ = evaluate_run(run.folder, settings, 3, print)
     assert [e.value for e in again] == [e.value for e in played]
     last, facts = evaluate_run(run.folder, settings, 3, print, last=True)
