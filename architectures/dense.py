@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from coach.architectures import onednn
 from coach.architectures.activations import Activation, Initializer, activation_layer, initialized
-from coach.architectures.linear import Linear, affine
+from coach.architectures.linear import Linear, affine, product
 from coach.architectures.noisy import NoisyLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -94,16 +95,21 @@ def _stack(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Ten
 
 def _run(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[Tensor]:
     """The input and every layer's output."""
-    act = torch.relu_ if activation == "relu" else torch.tanh_
     outputs = [inputs]
     for weight, bias in zip(parameters[::2], parameters[1::2]):
-        last = outputs[-1]
-        outputs.append(
-            act(
-                affine(last, weight, bias) if last.dim() == 2 else torch.baddbmm(bias, last, weight)
-            )
-        )
+        outputs.append(_layer(outputs[-1], weight, bias, activation))
     return outputs
+
+
+def _layer(inputs: Tensor, weight: Tensor, bias: Tensor, activation: Any) -> Tensor:
+    single = inputs.dim() == 2
+    if onednn.pays(inputs, bias.shape[-1], activation):
+        if single:
+            return onednn.linear(inputs, weight, bias, activation)
+        members = zip(inputs, weight, bias)
+        return torch.stack([onednn.linear(i, w.t(), b[0], activation) for i, w, b in members])
+    outputs = affine(inputs, weight, bias) if single else torch.baddbmm(bias, inputs, weight)
+    return torch.relu_(outputs) if activation == "relu" else torch.tanh_(outputs)
 
 
 class _Stack(torch.autograd.Function):
@@ -131,10 +137,11 @@ class _Stack(torch.autograd.Function):
             else:
                 gradient = torch.ops.aten.tanh_backward(gradient, output)
             if single:
-                gradients += [gradient.sum(0), gradient.t() @ before]
+                gradients += [gradient.sum(0), product(gradient.t(), before)]
             else:
-                gradients += [gradient.sum(1, keepdim=True), before.transpose(1, 2) @ gradient]
+                summed = gradient.sum(1, keepdim=True)
+                gradients += [summed, product(before.transpose(1, 2), gradient)]
             if layer or ctx.needs_input_grad[0]:
                 weight = weights[layer]
-                gradient = gradient @ (weight if single else weight.transpose(1, 2))
+                gradient = product(gradient, weight if single else weight.transpose(1, 2))
         return (gradient if ctx.needs_input_grad[0] else None, None, *reversed(gradients))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from coach.architectures import onednn
+from coach.architectures.linear import product
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class EnsembleLinear(nn.Module):
@@ -18,4 +22,26 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(size, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, inputs, self.weight)
+        if not (onednn.FASTER and inputs.is_cpu):
+            return torch.baddbmm(self.bias, inputs, self.weight)
+        if torch.is_grad_enabled():
+            outputs: Tensor = _Affine.apply(inputs, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return outputs
+        return product(inputs, self.weight).add_(self.bias)
+
+
+class _Affine(torch.autograd.Function):
+    """With products that are chosen one by one, those of the gradient as well."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        return product(inputs, weight).add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight = ctx.saved_tensors
+        of_inputs = product(gradient, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        of_bias = gradient.sum(1, keepdim=True)
+        return of_inputs, product(inputs.transpose(1, 2), gradient), of_bias

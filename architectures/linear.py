@@ -4,7 +4,8 @@ Of 16 to 64 wide rows ``[B, in]`` with weights ``[out, in]``, ``weight @ rows.T`
 of the time of ``rows @ weight.T`` (oneMKL; 0.7 behind the convolutions of a Nature CNN, in
 minibatches of 32), and so it does of many rows with few outputs, as heads have them (0.6 from 64
 rows of 256 to 2). Elsewhere it takes as long or longer. Of a single row, as one environment gives,
-it is a product with a vector, for which there is less to prepare.
+it is a product with a vector, for which there is less to prepare. On some processors oneDNN makes
+the large ones; see `onednn`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from coach.architectures import onednn
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -20,6 +22,9 @@ from torch.nn import functional
 _FEWEST, _MOST, _WIDE = 16, 64, 512
 #: Outputs of heads for which it is faster, if the input has so many numbers in so many rows.
 _NARROW, _ROWS, _NUMBERS = range(2, 9), 32, 32 * 256
+#: Columns of a product that oneMKL makes faster in the other order on processors not Intel's, and
+#: numbers of one network from which on each product of an ensemble is better made by itself there.
+_FEW, _MEMBER = range(2, 33), 2**14
 
 
 class Linear(nn.Linear):
@@ -36,18 +41,50 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows, learning = len(inputs), torch.is_grad_enabled()
     if rows == 1 and not learning:
         return torch.addmv(bias, weight, inputs[0]).unsqueeze(0)
-    if not _turns(rows, *weight.shape):
+    if not (_turns(rows, *weight.shape) or onednn.pays(inputs, len(weight))):
         return functional.linear(inputs, weight, bias)
     if learning:
         outputs: Tensor = _Affine.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
         return outputs
-    return _turned(inputs, weight, bias)
+    return _made(inputs, weight, bias)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` for ``[B, in]`` and ``[in, out]``, or for ``E`` pairs; without autograd."""
+    if not (onednn.FASTER and left.is_cpu and left.dtype == torch.float32):
+        return left @ right
+    if left.dim() == 2:
+        return _product(left, right)
+    if left.shape[2] == 1:
+        return left * right
+    if left.shape[1] * left.shape[2] < _MEMBER:
+        return left @ right
+    return torch.stack([_product(a, b) for a, b in zip(left, right)])
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    columns = right.shape[1]
+    if onednn.pays(left, columns):
+        return onednn.linear(left, right.t())
+    if columns == 1:
+        return (left @ right[:, 0]).unsqueeze(1)
+    if columns in _FEW and len(left) >= 2 * columns:
+        made = right.t() @ left.t()
+        return made.new_empty(len(left), columns).copy_(made.t())
+    return left @ right
 
 
 def _turns(rows: int, outputs: int, inputs: int) -> bool:
-    if outputs in _NARROW and rows >= _ROWS and rows * inputs >= _NUMBERS:
+    narrow = _FEW if onednn.FASTER else _NARROW
+    if outputs in narrow and rows >= _ROWS and rows * inputs >= _NUMBERS:
         return True
     return _FEWEST <= rows <= _MOST and inputs >= _WIDE
+
+
+def _made(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if onednn.pays(inputs, len(weight)):
+        return onednn.linear(inputs, weight, bias)
+    return _turned(inputs, weight, bias)
 
 
 def _turned(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -61,11 +98,11 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(inputs, weight)
-        return _turned(inputs, weight, bias)
+        return _made(inputs, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
-        of_inputs = gradient @ weight if ctx.needs_input_grad[0] else None
-        return of_inputs, gradient.t() @ inputs, gradient.sum(0)
+        of_inputs = product(gradient, weight) if ctx.needs_input_grad[0] else None
+        return of_inputs, product(gradient.t(), inputs), gradient.sum(0)

@@ -248,7 +248,11 @@ def _bound(call: Call, memory: _Memory) -> Callable[[], Any]:
             return candidate
     if state is not None:
         generator.set_state(state)
-    again = partial(_assign, outputs, call.function, args, kwargs)
+    again = (
+        partial(_assign_one, outputs[0], call.function, args, kwargs)
+        if len(outputs) == 1
+        else partial(_assign, outputs, call.function, args, kwargs)
+    )
     again()
     return again
 
@@ -274,6 +278,11 @@ def _candidates(
 
 def _is_number_for(tensor: Tensor, value: Any) -> bool:
     return isinstance(value, int | float) and (tensor.is_floating_point() or type(value) is int)
+
+
+def _assign_one(output: Tensor, function: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    result = function(*args, **kwargs)  # looking for tensors in it takes as long as a small product
+    output.copy_(result if isinstance(result, Tensor) else result[0])
 
 
 def _assign(outputs: list[Tensor], function: Any, args: Any, kwargs: dict[str, Any]) -> None:

@@ -217,6 +217,7 @@ def test_a_time_limit_is_not_the_end(terminates: bool) -> None:
         "heads": {"q": {"type": "dnd_q", "capacity": 200, "tolerance": 0.1, "alpha": 0.05}},
     }
     agent = {"type": "nec", "discount": 0.8, "network": network}
+    agent["exploration"] = {"type": "epsilon_greedy", "epsilon": 1.0}  # both actions, equally often
     loop = small_loop(agent, lambda: Endless(terminates), discount=0.8)
     loop.train(1_200)
     worth = loop.agent.policy(torch.ones(1, 1)).q.mean.tolist()[0]
