@@ -23,7 +23,10 @@ from coach.runners.preset import load
 from coach.runners.training import start
 from rich.console import Console
 
-PRODUCTS = ("mm", "addmm", "addmv", "bmm", "baddbmm", "convolution", "convolution_backward")
+PRODUCTS = (
+    *("mm", "addmm", "addmv", "mv", "bmm", "baddbmm", "convolution", "convolution_backward"),
+    "_linear_pointwise",  # of oneDNN, some with their activation
+)
 #: Enough that every function has been recorded.
 STEPS = {"W1": 512, "W2": 1_792, "W3": 1_064, "W4": 1_128, "W5": 2_048, "W5-native": 2_048}
 

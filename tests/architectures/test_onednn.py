@@ -10,6 +10,7 @@ from coach.architectures import onednn
 from coach.architectures.dense import Dense, ensemble_of_stacks
 from coach.architectures.ensemble import EnsembleLinear
 from coach.architectures.linear import Linear, affine, product
+from coach.core.dispatch import Work
 from coach.core.recorder import Recorder
 from torch import Tensor
 
@@ -157,6 +158,13 @@ def test_recordings_make_the_same_bits(counted: list[Any]) -> None:
     assert recorder.recordings
     assert not recorder.refused
     assert counted
+
+
+def test_their_work_is_counted(counted: list[Any]) -> None:
+    with Work() as work:
+        product(torch.randn(300, 256), torch.randn(256, 200))
+    assert len(counted) == 1
+    assert work.operations == 2 * 300 * 256 * 200
 
 
 def test_small_ones_and_other_numbers_are_left_to_torch(counted: list[Any]) -> None:
