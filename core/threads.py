@@ -24,6 +24,7 @@ _ROUNDS = 4
 _ENOUGH = 1.0  # seconds after which two rounds have told enough
 _WORTHWHILE = 1.1  # how much faster twice the threads must be
 _PATIENCE = 64  # updates in a row, slower than they would be with one thread
+_PAUSE = 1_000  # updates with one thread until more are tried again; twice as many the next time
 
 
 class Threads:
@@ -33,7 +34,8 @@ class Threads:
     thread it is, always. Otherwise the next ones are made with one thread and two in turn, then
     four, as long as that makes them faster. A run that has chosen stays with its number, since sums
     of several threads differ in their last bits; only if updates become slower than they were with
-    one, because something else wants the CPUs, it goes back to that.
+    one, because something else wants the CPUs, it goes back to that. As such things pass, a run
+    that is left with one tries again later, less and less often.
 
     Args:
         most: threads that may be used; 1 leaves nothing to find out.
@@ -50,11 +52,12 @@ class Threads:
         self._fastest: dict[int, float] = {}  # seconds of a block, by threads
         self._alone = inf  # seconds of an update with one thread
         self._slow = 0
+        self._pause, self._left = _PAUSE, 0  # updates until the next trial; 0: there will be none
 
     @property
     def settled(self) -> bool:
         """Whether there is nothing to find out or to watch any more."""
-        return self.decided and self.count == 1
+        return self.decided and self.count == 1 and not self._left
 
     def __enter__(self) -> None:
         if not self.decided:
@@ -80,6 +83,10 @@ class Threads:
             self._tried(seconds)
         elif self.count > 1:
             self._watch(seconds)
+        elif self._left:
+            self._left -= 1
+            if not self._left:
+                self._try(2)
 
     def state_dict(self) -> dict[str, Any]:
         """The choice, for a run that goes on later."""
@@ -90,14 +97,20 @@ class Threads:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stay with the choice that was made; does nothing where there is no choice now."""
         if state and self.most > 1:
-            self.decided, self._alone = True, state["alone"]
-            self._choose(state["count"])
+            self._alone = state["alone"]
+            self._settle_on(state["count"])
 
     def _counted(self, work: int) -> None:
         if work < LEAST_WORK:
             self.decided = True
         else:
-            self._trying = 2
+            self._try(2)
+
+    def _try(self, count: int) -> None:
+        """Begin a trial of ``count`` threads against as many as are used now."""
+        self.decided, self._trying, self._done, self._spent = False, count, 0, 0.0
+        if count == 2:
+            self._fastest = {}
 
     def _on_trial(self) -> int:
         return (self.count, self._trying)[self._done // _BLOCK % 2]
@@ -119,14 +132,14 @@ class Threads:
         if gain < _WORTHWHILE:
             self._conclude()
             return
-        self._choose(self._trying)
-        self._trying, self._done, self._spent = 2 * self._trying, 0, 0.0
-        if self._trying > self.most:
+        self.count = self._trying
+        if 2 * self.count > self.most:
             self._conclude()
+        else:
+            self._try(2 * self.count)
 
     def _conclude(self) -> None:
-        self.decided = True
-        self._choose(self.count)
+        self._settle_on(self.count)
         gain = self._fastest[1] / self._fastest[self.count]
         if self.count > 1:
             self._say(
@@ -139,10 +152,12 @@ class Threads:
         if self._slow >= _PATIENCE:
             self._say(
                 f"Updates with {self.count} threads have become slower than with one, because "
-                "other programs use the CPUs: going on with one."
+                "other programs use the CPUs: going on with one for a while."
             )
-            self._choose(1)
+            self._settle_on(1)
 
-    def _choose(self, count: int) -> None:
-        self.count = count
+    def _settle_on(self, count: int) -> None:
+        self.decided, self.count, self._slow = True, count, 0
         torch.set_num_threads(count)
+        if count == 1:
+            self._left, self._pause = self._pause, 2 * self._pause

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import multiprocessing
+import os
+import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +105,8 @@ def verify(
         trials = [_trial(*argument) for argument in arguments]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            trials = list(pool.map(_trial, *zip(*arguments)))
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+            trials = list(pool.map(_job, *zip(*arguments)))
     return Verdict(name, float(target["return"]), trials)
 
 
@@ -187,6 +190,28 @@ def interval(
         found.append(interquartile_mean(np.concatenate(drawn)))
     low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone; a run that goes on ends as usual."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _job(*arguments: Any) -> Trial:
+    """A trial in a process of its own."""
+    try:
+        return _trial(*arguments)
+    finally:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # nobody waits for what was found, or says that there is no more to do
 
 
 def _trial(

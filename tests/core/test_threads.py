@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -56,8 +57,8 @@ class TestThreads:
     def test_small_work_is_never_tried(self, updates: Updates) -> None:
         assert 2 * SMALL**3 < LEAST_WORK < 2 * LARGE**3
         small = Threads(most=8)
-        updates.make(small, 200, SMALL)
-        assert small.decided
+        updates.make(small, 3_000, SMALL)
+        assert small.settled
         assert set(updates.counts) == {1}
 
     def test_more_are_tried_as_long_as_that_pays(self, updates: Updates) -> None:
@@ -103,6 +104,31 @@ class TestThreads:
         updates.make(found, 10)
         assert found.count == torch.get_num_threads() == 1
         assert "going on with one" in told[-1]
+
+    def test_a_run_that_is_left_with_one_tries_again(self, updates: Updates) -> None:
+        updates.seconds[2] = 3.9  # something else keeps the other CPU busy
+        found = Threads(most=2)
+        updates.make(found, 25)
+        assert (found.decided, found.count, found.settled) == (True, 1, False)
+        updates.make(found, 1_000)
+        updates.seconds[2] = 2.0
+        updates.make(found, 24)
+        assert found.count == torch.get_num_threads() == 2
+        updates.seconds[2] = 40.0
+        updates.make(found, 64)
+        assert found.count == 1
+        updates.seconds[2] = 2.0
+        updates.make(found, 2_024)
+        assert found.count == torch.get_num_threads() == 2
+
+    def test_it_tries_less_and_less_often(self, updates: Updates) -> None:
+        updates.seconds[2] = 3.9
+        found = Threads(most=2)
+        updates.make(found, 8_000)
+        trials = [number for number, count in enumerate(updates.counts) if count == 2]
+        begins = [trials[0], *(b for a, b in pairwise(trials) if b - a > 100)]
+        assert [b - a for a, b in pairwise(begins)] == [1_024, 2_024, 4_024]
+        assert found.state_dict() == {"count": 1, "alone": 4.0}
 
     def test_a_resumed_run_stays_with_its_number(self, updates: Updates) -> None:
         found = Threads(most=2)

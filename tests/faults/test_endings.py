@@ -53,11 +53,14 @@ class Started:
 
     def all_end(self) -> None:
         """Wait until no worker is left."""
-        living = (child for child in self.children if child.is_running())
-        wait_for(
-            lambda: all(child.status() == psutil.STATUS_ZOMBIE for child in living),
-            "workers to end",
-        )
+        wait_for(lambda: not any(map(lives, self.children)), "workers to end")
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def segments() -> set[str]:
@@ -77,6 +80,20 @@ def test_no_worker_survives_the_run(mode: str, tmp_path: Path) -> None:
     started.process.communicate()
     started.all_end()
     assert segments() <= before
+
+
+def test_no_job_survives_a_verification(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "coach_cli", "verify", "CartPole_DQN", "--jobs", "2"]
+    command += ["--seeds", "2", "--run-dir", str(tmp_path)]
+    command += ["--set", "target.within_steps=10_000_000", "--set", "evaluation.every=0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    wait_for(lambda: len(list(tmp_path.glob("*/*/progress.csv"))) == 2, "both runs to train")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(map(lives, children)), "the jobs to end")
+    for folder in tmp_path.glob("*/*"):
+        assert checkpoints(folder)  # to go on from with --resume
 
 
 @pytest.mark.parametrize(
