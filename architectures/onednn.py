@@ -3,7 +3,7 @@
 torch leaves products, and functions such as tanh, to oneMKL. On processors that are not Intel's
 that library does without AVX-512, so products of large matrices take twice the time that they
 could, and tanh five times. oneDNN, which torch has for convolutions, makes no such difference.
-Which of them makes a product depends on the processor, threads and shapes, never on a clock, so
+Which of them makes a product depends on the processor and on shapes alone, never on a clock, so
 that the same work has the same bits.
 """
 
@@ -16,8 +16,9 @@ from torch import Tensor
 
 Activation = Literal["none", "relu", "tanh"]
 
-# For each thread: multiplications from which on oneDNN's product is the faster one, though it needs
-# 10 microseconds to begin with, and results from which on its tanh makes up for that.
+# Multiplications from which on oneDNN's product is the faster one, though it needs 10 microseconds
+# to begin with (with two threads little is gained below twice as many), and results from which on
+# its tanh makes up for that.
 _PRODUCT, _TANH = 2**22, 2**13
 
 
