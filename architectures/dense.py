@@ -15,10 +15,14 @@ from coach.architectures import onednn
 from coach.architectures.activations import Activation, Initializer, activation_layer, initialized
 from coach.architectures.linear import Linear, affine, product
 from coach.architectures.noisy import NoisyLinear
+from coach.core import blas
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _BY_HAND = ("relu", "tanh")
+#: Numbers of a weight from which on NumPy's products are up to a third faster if what the layers
+#: give lies in memory column by column, as the weights ask for.
+_WIDE = 2**15
 
 
 class Dense(nn.Module):
@@ -96,13 +100,18 @@ def _stack(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Ten
 def _run(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[Tensor]:
     """The input and every layer's output."""
     outputs = [inputs]
+    widest = max(weight.numel() for weight in parameters[::2])
+    turned = inputs.dim() == 2 and len(inputs) > 1 and widest >= _WIDE
     for weight, bias in zip(parameters[::2], parameters[1::2]):
-        outputs.append(_layer(outputs[-1], weight, bias, activation))
+        outputs.append(_layer(outputs[-1], weight, bias, activation, turned))
     return outputs
 
 
-def _layer(inputs: Tensor, weight: Tensor, bias: Tensor, activation: Any) -> Tensor:
+def _layer(inputs: Tensor, weight: Tensor, bias: Tensor, activation: Any, turned: bool) -> Tensor:
     single = inputs.dim() == 2
+    if blas.serves(inputs):
+        outputs = blas.product(inputs, weight.t() if single else weight, turned).add_(bias)
+        return torch.relu_(outputs) if activation == "relu" else blas.tanh_(outputs)
     if onednn.pays(inputs, bias.shape[-1], activation):
         if single:
             return onednn.linear(inputs, weight, bias, activation)
@@ -143,5 +152,6 @@ class _Stack(torch.autograd.Function):
                 gradients += [summed, product(before.transpose(1, 2), gradient)]
             if layer or ctx.needs_input_grad[0]:
                 weight = weights[layer]
-                gradient = product(gradient, weight if single else weight.transpose(1, 2))
+                other = weight if single else weight.transpose(1, 2)
+                gradient = product(gradient, other, like=before)
         return (gradient if ctx.needs_input_grad[0] else None, None, *reversed(gradients))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from coach.architectures import onednn
 from coach.architectures.linear import product
+from coach.core import blas
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -22,7 +23,7 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(size, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if not (onednn.FASTER and inputs.is_cpu):
+        if not (blas.serves(inputs) or (onednn.FASTER and inputs.is_cpu)):
             return torch.baddbmm(self.bias, inputs, self.weight)
         if torch.is_grad_enabled():
             outputs: Tensor = _Affine.apply(inputs, self.weight, self.bias)  # type: ignore[no-untyped-call]

@@ -4,8 +4,8 @@ Of 16 to 64 wide rows ``[B, in]`` with weights ``[out, in]``, ``weight @ rows.T`
 of the time of ``rows @ weight.T`` (oneMKL; 0.7 behind the convolutions of a Nature CNN, in
 minibatches of 32), and so it does of many rows with few outputs, as heads have them (0.6 from 64
 rows of 256 to 2). Elsewhere it takes as long or longer. Of a single row, as one environment gives,
-it is a product with a vector, for which there is less to prepare. On some processors oneDNN makes
-the large ones; see `onednn`.
+it is a product with a vector, for which there is less to prepare. On some processors NumPy makes
+all of them (`coach.core.blas`), or oneDNN the large ones (`onednn`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from coach.architectures import onednn
+from coach.core import blas
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -41,7 +42,8 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows, learning = len(inputs), torch.is_grad_enabled()
     if rows == 1 and not learning:
         return torch.addmv(bias, weight, inputs[0]).unsqueeze(0)
-    if not (_turns(rows, *weight.shape) or onednn.pays(inputs, len(weight))):
+    by_others = blas.serves(inputs) or onednn.pays(inputs, len(weight))
+    if not (by_others or _turns(rows, *weight.shape)):
         return functional.linear(inputs, weight, bias)
     if learning:
         outputs: Tensor = _Affine.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
@@ -49,8 +51,16 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _made(inputs, weight, bias)
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` for ``[B, in]`` and ``[in, out]``, or for ``E`` pairs; without autograd."""
+def product(left: Tensor, right: Tensor, like: Tensor | None = None) -> Tensor:
+    """``left @ right`` for ``[B, in]`` and ``[in, out]``, or for ``E`` pairs; without autograd.
+
+    Args:
+        left: what is multiplied.
+        right: by this.
+        like: a tensor of the result's shape that it will be combined with.
+    """
+    if blas.serves(left):
+        return blas.product(left, right, turned=like is not None and _is_turned(like))
     if not (onednn.FASTER and left.is_cpu and left.dtype == torch.float32):
         return left @ right
     if left.dim() == 2:
@@ -74,6 +84,11 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     return left @ right
 
 
+def _is_turned(tensor: Tensor) -> bool:
+    """Whether it lies in memory column by column."""
+    return tensor.dim() == 2 and tensor.stride(0) == 1 and len(tensor) > 1
+
+
 def _turns(rows: int, outputs: int, inputs: int) -> bool:
     narrow = _FEW if onednn.FASTER else _NARROW
     if outputs in narrow and rows >= _ROWS and rows * inputs >= _NUMBERS:
@@ -82,6 +97,8 @@ def _turns(rows: int, outputs: int, inputs: int) -> bool:
 
 
 def _made(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if blas.serves(inputs):
+        return blas.product(inputs, weight.t()).add_(bias)
     if onednn.pays(inputs, len(weight)):
         return onednn.linear(inputs, weight, bias)
     return _turned(inputs, weight, bias)
@@ -104,5 +121,5 @@ class _Affine(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
-        of_inputs = product(gradient, weight) if ctx.needs_input_grad[0] else None
+        of_inputs = product(gradient, weight, inputs) if ctx.needs_input_grad[0] else None
         return of_inputs, product(gradient.t(), inputs), gradient.sum(0)

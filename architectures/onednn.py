@@ -4,7 +4,8 @@ torch leaves products, and functions such as tanh, to oneMKL. On processors that
 that library does without AVX-512, so products of large matrices take twice the time that they
 could, and tanh five times. oneDNN, which torch has for convolutions, makes no such difference.
 Which of them makes a product depends on the processor and on shapes alone, never on a clock, so
-that the same work has the same bits.
+that the same work has the same bits. They are those of processes where `coach.core.blas` makes
+none: because torch has several threads there, or NumPy was imported before it was told.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from coach.core.processor import onemkl_falls_behind
 from torch import Tensor
 
 Activation = Literal["none", "relu", "tanh"]
@@ -23,11 +25,7 @@ _PRODUCT, _TANH = 2**22, 2**13
 
 
 def _is_faster() -> bool:
-    by_onemkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    if not by_onemkl or torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    tell = getattr(torch.cpu, "get_capabilities", None)  # older versions have none
-    if tell is None or "Intel" in str(tell().get("cpu_name", "Intel")):
+    if not onemkl_falls_behind():
         return False
     one = torch.ones(1, 1)
     try:

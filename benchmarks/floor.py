@@ -4,6 +4,7 @@ Everything else, from activations to telemetry, is what a faster framework could
 a line of JSON with microseconds per step of the environments, per action and per update.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import json
@@ -13,6 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+from coach.core.processor import use_wide_vectors
+
+use_wide_vectors()  # as the command line does, before NumPy is there
 
 import numpy as np
 import torch
@@ -25,6 +30,7 @@ from rich.console import Console
 
 PRODUCTS = (
     *("mm", "addmm", "addmv", "mv", "bmm", "baddbmm", "convolution", "convolution_backward"),
+    "product",  # of NumPy
     "_linear_pointwise",  # of oneDNN, some with their activation
 )
 #: Enough that every function has been recorded.
@@ -42,7 +48,8 @@ def main(workload: str) -> dict[str, float]:
     learner, envs = run.experiment.learner, run.experiment.run.envs
     step = _environments(run.experiment.environment.vector(envs, 1))
     act = sum(map(_products, learner.recorders[1:]))
-    update = _products(learner.recorder)
+    with learner.threads:
+        update = _products(learner.recorder)
     updates = learner.version / (run.clock.env_steps - _warmup(settings))
     per_step = (step + act) / envs + update * updates
     return {"environments": step, "acting": act, "update": update, "speed": 1e6 / per_step}

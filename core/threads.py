@@ -1,7 +1,11 @@
-"""How many CPU threads torch uses, found out from the first updates of a run.
+"""How many CPU threads an update uses, found out from the first updates of a run.
 
 One suits small networks, and more pay only where products are large. Threads that wait for each
 other do so busily, so with another program on the same CPUs they can be many times slower than one.
+
+They are torch's. Only where NumPy makes products (see `coach.core.blas`), and there are no
+convolutions, are they those of its library instead, and torch keeps to one: two kinds of threads
+that wait busily are in each other's way, and products are what is worth sharing out.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from coach.core import blas
 from coach.core.dispatch import Work
 
 #: Floating-point operations of an update below which one thread is taken without trying. It takes
@@ -24,11 +29,11 @@ _ROUNDS = 4
 _ENOUGH = 1.0  # seconds after which two rounds have told enough
 _WORTHWHILE = 1.1  # how much faster twice the threads must be
 _PATIENCE = 64  # updates in a row, slower than they would be with one thread
-_PAUSE = 1_000  # updates with one thread until more are tried again; twice as many the next time
+_PAUSE = 250  # updates with one thread until more are tried again; twice as many the next time
 
 
 class Threads:
-    """Sets torch's number of threads, by trial if there is a choice.
+    """Sets the number of threads, by trial if there is a choice.
 
     Used as a context around every update. The first one's work is counted: if it is little, one
     thread it is, always. Otherwise the next ones are made with one thread and two in turn, then
@@ -40,11 +45,22 @@ class Threads:
     Args:
         most: threads that may be used; 1 leaves nothing to find out.
         say: told what was chosen, and why.
+        stated: how many it shall be instead, without a trial.
+        of_products: they are those of NumPy's products, and used in updates only.
     """
 
-    def __init__(self, most: int = 1, say: Callable[[str], None] = lambda _: None) -> None:
-        self.most, self._say = most, say
-        self.count, self.decided = 1, most == 1
+    def __init__(
+        self,
+        most: int = 1,
+        say: Callable[[str], None] = lambda _: None,
+        stated: int | None = None,
+        of_products: bool = False,
+    ) -> None:
+        self.most, self._say, self.of_products = 1 if stated else most, say, of_products
+        self.count, self.decided = stated or 1, self.most == 1
+        self._of_products = 1
+        if stated:
+            self._use(stated)
         self._work: Work | None = None
         self._trying = 0  # the larger number of the present trial
         self._done = 0  # updates of the trial
@@ -56,8 +72,9 @@ class Threads:
 
     @property
     def settled(self) -> bool:
-        """Whether there is nothing to find out or to watch any more."""
-        return self.decided and self.count == 1 and not self._left
+        """Whether there is nothing to find out, to watch or to set any more."""
+        alone = self.count == 1 or (self.most == 1 and not self.of_products)
+        return self.decided and alone and not self._left
 
     def __enter__(self) -> None:
         if not self.decided:
@@ -65,7 +82,9 @@ class Threads:
                 self._work = Work()
                 self._work.__enter__()  # type: ignore[no-untyped-call]
             else:
-                torch.set_num_threads(self._on_trial())
+                self._use(self._on_trial())
+        if self._of_products > 1:
+            blas.use_threads(self._of_products)
         self._begin = perf_counter()
 
     def __exit__(
@@ -75,13 +94,15 @@ class Threads:
         trace: TracebackType | None,
     ) -> None:
         seconds = perf_counter() - self._begin
+        if self._of_products > 1:
+            blas.use_threads(1)
         if self._work is not None:
             work, self._work = self._work, None
             work.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
             self._counted(work.operations)
         elif not self.decided:
             self._tried(seconds)
-        elif self.count > 1:
+        elif self.count > 1 and self.most > 1:
             self._watch(seconds)
         elif self._left:
             self._left -= 1
@@ -158,6 +179,10 @@ class Threads:
 
     def _settle_on(self, count: int) -> None:
         self.decided, self.count, self._slow = True, count, 0
-        torch.set_num_threads(count)
+        self._use(count)
         if count == 1:
             self._left, self._pause = self._pause, 2 * self._pause
+
+    def _use(self, count: int) -> None:
+        self._of_products = count if self.of_products else 1
+        torch.set_num_threads(1 if self.of_products else count)

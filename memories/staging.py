@@ -63,7 +63,8 @@ class Staging:
     def take(self) -> Batch:
         """All that waits as one fragment ``[count, n]``; its tensors are used again."""
         assert self._waiting is not None
-        taken, self.count = self._waiting[: self.count], 0
+        taken = self._first if self.count == 1 else self._waiting[: self.count]
+        self.count = 0
         return taken
 
     def _suits(self, fragment: Batch) -> bool:
@@ -74,7 +75,7 @@ class Staging:
         self._transitions = fragment.steps
         held = fragment.map(lambda t: torch.zeros((self.most, *t.shape[1:]), dtype=t.dtype))
         held.state = None
-        self._waiting = held
+        self._waiting, self._first = held, held[:1]  # one alone comes with every update of SAC's
         pairs = zip(_parts(held)[:-1], _parts(fragment)[:-1])
         self._pairs = [(mine.numpy(), theirs.numpy()[0]) for mine, theirs in pairs]
 

@@ -101,7 +101,7 @@ def build_experiment(
     partner = portion is not None
     portion = portion or Portion(0, gradient_workers(run))
     device = choose_device(run.device, portion.number)
-    threads = make_threads(run, portion, device, say)
+    torch.set_num_threads(1)  # weights are drawn alike whatever the machine
     prepare_to_learn()
 
     spec = _spec_of(environment)
@@ -123,6 +123,7 @@ def build_experiment(
         built = build_part("optimizer", whole, f"optimizers.{name}")
         overrides[name] = built.value
         plain.setdefault("optimizers", {})[name] = built.plain
+    threads = make_threads(run, portion, device, agent, say)
     seed = derived_seed(run.seed, portion.stream("learner"))
     compiling = Compiling(run.compile, device, run.steps, say)
     learner = Learner(

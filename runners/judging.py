@@ -21,6 +21,7 @@ from coach.core.agent import Agent
 from coach.core.layout import Zeros
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
+from coach.core.threads import Threads
 from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.evaluation import Exam, Judge
 from coach.runners.process import cpus
@@ -60,6 +61,7 @@ class Evaluations:
         exam: what is played.
         agent: the run's.
         device: where policies are judged that are judged in this process.
+        threads: of the run's updates; where there are more CPUs, one is free.
         settings: of the evaluations.
         run: how to run.
         plugins: imported by the process that judges.
@@ -72,13 +74,14 @@ class Evaluations:
         exam: Exam,
         agent: Agent,
         device: torch.device,
+        threads: Threads,
         settings: EvaluationSettings,
         run: RunSettings,
         plugins: list[str],
         say: Callable[[str], None],
         stopped: Callable[[], bool],
     ) -> None:
-        self.exam, self.agent, self.device = exam, agent, device
+        self.exam, self.agent, self.device, self.threads = exam, agent, device, threads
         self.run, self.plugins, self.say, self.stopped = run, plugins, say, stopped
         self.background = settings.background
         if self.background == "auto" and (
@@ -136,7 +139,7 @@ class Evaluations:
 
     def _ask(self, late: bool) -> JudgeProcess | None:
         """Hear from the process, if that is who judges now; with ``late``, wait for it a little."""
-        free = self._cpus > torch.get_num_threads()
+        free = self._cpus > self.threads.count
         if not self.background or (self.background == "auto" and not free):
             return None
         if self._process is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from coach.core import blas
 from coach.core.agent import Agent
 from coach.core.errors import SettingError
 from coach.core.learner import Learner
@@ -30,6 +31,8 @@ from coach.runners.ring import Actors, RingSource
 from coach.runners.seeds import derived_seed
 from coach.runners.settings import RunSettings
 from coach.runners.worker import START_SECONDS, Tolerance, WorkerKind
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 
 @dataclass(frozen=True)
@@ -155,22 +158,28 @@ def make_clock(run: RunSettings, portion: Portion) -> Clock:
 
 
 def make_threads(
-    run: RunSettings, portion: Portion, device: torch.device, say: Callable[[str], None]
+    run: RunSettings,
+    portion: Portion,
+    device: torch.device,
+    agent: nn.Module,
+    say: Callable[[str], None],
 ) -> Threads:
-    """Sets the number of torch's threads; a choice among those whose CPUs have nothing else to do.
+    """Sets the number of threads; a choice among those whose CPUs have nothing else to do.
 
     In mode sync workers wait while the learner learns, in mode async they go on.
     """
+    convolves = any(isinstance(module, _ConvNd) for module in agent.modules())
+    by_torch = convolves or device.type != "cpu" or run.compile is True
+    of_products = blas.FASTER and not by_torch
     if run.threads != "auto":
-        torch.set_num_threads(run.threads)
-        return Threads()
+        return Threads(stated=run.threads, of_products=of_products)
     torch.set_num_threads(1)
     if device.type != "cpu" or run.compile is True:  # what is compiled is not watched
         return Threads()
     free = cpus() // portion.workers
     if portion.workers == 1 and run.mode == "async":
         free -= _workers(run)
-    return Threads(max(1, free), say)
+    return Threads(max(1, free), say, of_products=of_products)
 
 
 def _workers(run: RunSettings) -> int:

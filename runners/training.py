@@ -98,6 +98,7 @@ class Run:
             exam,
             experiment.agent,
             experiment.learner.device,
+            experiment.learner.threads,
             experiment.evaluation,
             run,
             plugins or [],

@@ -10,11 +10,10 @@ from coach.architectures import onednn
 from coach.architectures.dense import Dense, ensemble_of_stacks
 from coach.architectures.ensemble import EnsembleLinear
 from coach.architectures.linear import Linear, affine, product
+from coach.core import blas
 from coach.core.dispatch import Work
 from coach.core.recorder import Recorder
 from torch import Tensor
-
-AMD = {"cpu_name": "AMD EPYC"}
 
 
 def works() -> bool:
@@ -31,6 +30,7 @@ pytestmark = pytest.mark.skipif(not works(), reason="this torch is built without
 def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor where it is faster: for all products, or those that are worth it."""
     monkeypatch.setattr(onednn, "FASTER", True)
+    monkeypatch.setattr(blas, "FASTER", False)
     if request.param == "all":
         monkeypatch.setattr(onednn, "_PRODUCT", 1)
         monkeypatch.setattr(onednn, "_TANH", 1)
@@ -175,30 +175,11 @@ def test_small_ones_and_other_numbers_are_left_to_torch(counted: list[Any]) -> N
     assert len(counted) == 1
 
 
-@pytest.mark.parametrize(
-    ("capability", "processor", "faster"),
-    [
-        ("AVX512", AMD, True),
-        ("AVX2", AMD, False),
-        ("AVX512", {"cpu_name": "Intel Xeon"}, False),
-        ("AVX512", {}, False),
-    ],
-)
-def test_it_is_for_processors_that_onemkl_does_not_serve(
-    capability: str, processor: dict[str, str], faster: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
-    assert onednn._is_faster() is faster
-
-
 def test_a_torch_without_it_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: Any) -> Tensor:
         raise AttributeError("_linear_pointwise")
 
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMD, raising=False)
+    monkeypatch.setattr(onednn, "onemkl_falls_behind", lambda: True)
+    assert onednn._is_faster()
     monkeypatch.setattr(onednn, "linear", missing)
     assert not onednn._is_faster()

@@ -208,11 +208,11 @@ def test_where_policies_are_judged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(judging, "cpus", lambda: 2)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     tiny_dqn["target"] = {"return": 500.0}
     tiny_dqn["run"] |= {"steps": LEAST_STEPS, **changed.get("run", {})}
     tiny_dqn["evaluation"] |= changed.get("evaluation", {})
     run = launch(tiny_dqn)
+    run.evaluations.threads.count = threads
     run.evaluations.request(200)
     judged = list(run.evaluations.take())
     run.experiment.source.close()

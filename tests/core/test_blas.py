@@ -1,0 +1,215 @@
+"""Products by NumPy are the products, wherever they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from coach.architectures.dense import Dense, ensemble_of_stacks
+from coach.architectures.ensemble import EnsembleLinear
+from coach.architectures.linear import Linear, affine, product
+from coach.core import blas
+from coach.core.dispatch import Work
+from coach.core.recorder import Recorder
+from coach.core.recording import Recording
+from torch import Tensor
+
+
+@pytest.fixture(autouse=True)
+def faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor where it is faster."""
+    monkeypatch.setattr(blas, "FASTER", True)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """The products that were made here."""
+    calls: list[tuple[Tensor, Tensor]] = []
+    made = blas.product
+
+    def noted(left: Tensor, right: Tensor, turned: bool = False) -> Tensor:
+        calls.append((left, right))
+        return made(left, right, turned)
+
+    monkeypatch.setattr(blas, "product", noted)
+    return calls
+
+
+def close(mine: Any, wanted: Any) -> None:
+    torch.testing.assert_close(mine, wanted, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 8, 300])
+@pytest.mark.parametrize("inputs", [1, 4, 256])
+@pytest.mark.parametrize("columns", [1, 2, 64])
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize("turned", ["neither", "left", "right", "shared"])
+def test_products(rows: int, inputs: int, columns: int, members: int | None, turned: str) -> None:
+    several = () if members is None else (members,)
+    left, right = torch.randn(*several, rows, inputs), torch.randn(*several, inputs, columns)
+    if turned == "left":
+        left = torch.randn(*several, inputs, rows).transpose(-1, -2)
+    if turned == "right":
+        right = torch.randn(*several, columns, inputs).transpose(-1, -2)
+    if turned == "shared":
+        left = torch.randn(rows, inputs).expand(*several, rows, inputs)
+    wanted = (left.double() @ right.double()).float()
+    close(product(left, right), wanted)
+    with Work():
+        close(product(left, right), wanted)
+    if members is None:
+        like = torch.zeros(columns, rows).t()
+        made = product(left, right, like)
+        close(made, wanted)
+        assert made.stride() == like.stride() or 1 in (rows, columns)
+
+
+def test_tanh() -> None:
+    x = torch.randn(300, 7)
+    wanted = torch.tanh(x)
+    assert blas.tanh_(x) is x
+    close(x, wanted)
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(3, 5, 4), (64, 300, 256), (1, 9, 12)])
+@pytest.mark.parametrize("leaf", [True, False])
+def test_linear_layers_and_their_gradients(
+    rows: int, inputs: int, outputs: int, leaf: bool, counted: list[Any]
+) -> None:
+    layer = Linear(inputs, outputs)
+    x = torch.randn(rows, inputs, requires_grad=leaf)
+    pull = torch.randn(rows, outputs)
+    sources = [layer.weight, layer.bias, *([x] if leaf else [])]
+    plain = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    close(layer(x), plain)
+    close(
+        torch.autograd.grad((layer(x) * pull).sum(), sources),
+        torch.autograd.grad((plain * pull).sum(), sources),
+    )
+    assert len(counted) == 3 + leaf
+    with torch.no_grad():
+        close(affine(x, layer.weight, layer.bias), plain)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize("wide", [5, 256])
+def test_stacks_and_their_gradients(activation: Any, members: int | None, wide: int) -> None:
+    x, pull = torch.randn(80, 6), torch.randn(*(() if members is None else (members,)), 80, wide)
+    if members is None:
+        dense = Dense(6, [wide, wide], activation)
+        double = Dense(6, [wide, wide], activation).double()  # which torch makes
+        double.load_state_dict(dense.state_dict())
+        mine, theirs = dense(x), double(x.double())
+        parameters, doubles = list(dense.parameters()), list(double.parameters())
+    else:
+        shapes = [(2, 6, wide), (2, 1, wide), (2, wide, wide), (2, 1, wide)]
+        parameters = [torch.randn(shape).div_(shape[1]).requires_grad_() for shape in shapes]
+        doubles = [p.detach().double().requires_grad_() for p in parameters]
+        many = x.expand(2, 80, 6)
+        mine = ensemble_of_stacks(many, activation, parameters)
+        theirs = ensemble_of_stacks(many.double(), activation, doubles)
+    close(mine, theirs.float())
+    found = torch.autograd.grad((mine * pull).sum(), parameters)
+    wanted = torch.autograd.grad((theirs * pull).sum(), doubles)
+    close(found, tuple(g.float() for g in wanted))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 3), (256, 1), (256, 200)])
+def test_layers_of_ensembles_and_their_gradients(inputs: int, outputs: int) -> None:
+    layer = EnsembleLinear(3, inputs, outputs)
+    x = torch.randn(3, 90, inputs, requires_grad=True)
+    pull = torch.randn(3, 90, outputs)
+    plain = torch.baddbmm(layer.bias, x, layer.weight)
+    sources = [x, *layer.parameters()]
+    close(
+        torch.autograd.grad((layer(x) * pull).sum(), sources),
+        torch.autograd.grad((plain * pull).sum(), sources),
+    )
+    with torch.no_grad():
+        close(layer(x), plain)
+
+
+@pytest.mark.parametrize(("wide", "turned"), [(64, False), (256, True)])
+def test_wide_layers_keep_to_the_order_that_their_weights_ask_for(wide: int, turned: bool) -> None:
+    dense, head = Dense(6, [wide, wide]), Linear(wide, 2)
+    features = dense(torch.randn(80, 6))
+    assert features.is_contiguous() is not turned
+    (gradient,) = torch.autograd.grad(head(features).sum(), features)
+    assert gradient.stride() == features.stride()
+    assert all(g.is_contiguous() for g in torch.autograd.grad(features.sum(), dense.parameters()))
+    assert dense(torch.randn(1, 6)).is_contiguous()
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_recordings_make_the_same_bits_straight_by_numpy(activation: Any) -> None:
+    dense, recorder = Dense(30, [64, 64], activation), Recorder()
+    head = Linear(64, 2)
+    parameters = [*dense.parameters(), *head.parameters()]
+
+    def gradients(inputs: Sequence[Tensor]) -> list[Tensor]:
+        return list(torch.autograd.grad(head(dense(inputs[0])).square().sum(), parameters))
+
+    for _ in range(6):
+        x = torch.randn(128, 30)
+        for one, other in zip(recorder("gradients", gradients, [x]), gradients([x])):
+            assert torch.equal(one, other)
+    assert not recorder.refused
+    ((_, recording),) = recorder.recordings
+    by_name: dict[str, list[Any]] = {"product": [], "tanh_": []}
+    for name, call in recording.operations:
+        by_name.setdefault(name, []).append(getattr(call, "func", None))
+    assert by_name["product"] == [np.matmul] * 8  # layers, their weights, what two came from
+    assert by_name["tanh_"] == [np.tanh] * (2 if activation == "tanh" else 0)
+
+
+def test_what_is_recorded_is_what_was_asked_for() -> None:
+    left, right = torch.randn(5, 3), torch.randn(3, 4)
+    recording = Recording(lambda: [blas.tanh_(product(left, right) + 1)], [left])
+    other = torch.randn(5, 3)
+    close(recording([other])[0], torch.tanh(other @ right + 1))
+
+
+def test_their_work_is_counted(counted: list[Any]) -> None:
+    with Work() as work:
+        product(torch.randn(2, 30, 25), torch.randn(2, 25, 20))
+    assert len(counted) == 1
+    assert work.operations == 2 * 2 * 30 * 25 * 20
+
+
+def test_what_is_left_to_torch(counted: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    single = torch.randn(30, 30)
+    assert blas.serves(single)
+    assert not blas.serves(single.double())
+    assert not blas.serves(single.to("meta"))
+    torch.set_num_threads(2)  # whose threads would be in the way of others
+    assert not blas.serves(single)
+    product(single, single)
+    Dense(30, [30])(single)
+    torch.set_num_threads(1)
+    monkeypatch.setattr(blas, "FASTER", False)
+    Dense(30, [30])(single)
+    EnsembleLinear(2, 30, 4)(single.expand(2, 30, 30))
+    assert counted == []
+
+
+@pytest.mark.parametrize(
+    ("kernels", "behind", "faster"),
+    [
+        (["SkylakeX"], True, True),
+        (["Haswell"], True, False),  # nobody told it before it was loaded
+        (["SkylakeX"], False, False),
+        ([], True, False),  # NumPy with another library
+    ],
+)
+def test_where_it_is_worth_while(
+    kernels: list[str], behind: bool, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries = [SimpleNamespace(architecture=name) for name in kernels]
+    monkeypatch.setattr(blas, "_OPENBLAS", libraries)
+    monkeypatch.setattr(blas, "onemkl_falls_behind", lambda: behind)
+    assert blas._is_faster() is faster
