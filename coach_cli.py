@@ -213,9 +213,7 @@ def verify(
 def main() -> NoReturn:
     """Entry point: errors meant for a person are printed without a traceback."""
     from coach.core.errors import CoachError
-    from coach.core.processor import use_wide_vectors
 
-    use_wide_vectors()  # NumPy has not been imported yet
     try:
         app(prog_name="coach")
     except CoachError as error:

@@ -5,7 +5,7 @@ that library does without AVX-512, so products of large matrices take twice the 
 could, and tanh five times. oneDNN, which torch has for convolutions, makes no such difference.
 Which of them makes a product depends on the processor and on shapes alone, never on a clock, so
 that the same work has the same bits. They are those of processes where `coach.core.blas` makes
-none: because torch has several threads there, or NumPy was imported before it was told.
+none, because torch has several threads there, or NumPy an OpenBLAS without kernels for AVX-512.
 """
 
 from __future__ import annotations

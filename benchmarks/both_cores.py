@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from surroundings import surroundings
 
 HERE = Path(__file__).parent
 _GRADIENTS = ["run.mode=async", "run.exchange=gradients", "run.workers=2"]
@@ -104,7 +105,8 @@ def _round(name: str, workload: Workload, seed: int, both: list[str]) -> tuple[_
 
 def _start(arguments: list[str]) -> subprocess.Popen[str]:
     command = [sys.executable, str(HERE / "ours.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=surroundings())
 
 
 def _result(run: subprocess.Popen[str]) -> _Told:

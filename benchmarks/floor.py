@@ -4,7 +4,6 @@ Everything else, from activations to telemetry, is what a faster framework could
 a line of JSON with microseconds per step of the environments, per action and per update.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import json
@@ -14,10 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-
-from coach.core.processor import use_wide_vectors
-
-use_wide_vectors()  # as the command line does, before NumPy is there
 
 import numpy as np
 import torch

@@ -9,16 +9,13 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from coach.core.processor import use_wide_vectors
+from coach.runners.preset import load
+from coach.runners.training import start
 from rich.console import Console
 
 
 def main(workload: str, seed: int, steps: int, settings: list[str]) -> dict[str, float]:
-    """Train as the command line does; telemetry stays on, as users have it."""
-    use_wide_vectors()
-    from coach.runners.preset import load  # and NumPy
-    from coach.runners.training import start
-
+    """Train; telemetry stays on, as users have it."""
     path = Path(__file__).parent / "workloads" / f"{workload}.yaml"
     preset = str(path) if path.exists() else workload
     name, plain = load(preset, [f"run.seed={seed}", f"run.steps={steps}", *settings])

@@ -15,6 +15,7 @@ from statistics import median
 
 from rich.console import Console
 from rich.table import Table
+from surroundings import surroundings
 
 HERE = Path(__file__).parent
 PRESETS = {"CartPole_PPO": 400_000, "CartPole_DQN": 50_000}
@@ -55,7 +56,9 @@ def _round(preset: str, steps: int, seed: int) -> tuple[float, ...]:
 
 def _seconds(preset: str, steps: int, seed: int, settings: list[str]) -> float:
     command = [sys.executable, str(HERE / "ours.py"), preset, str(seed), str(steps), *settings]
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    told = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=surroundings()
+    ).stdout
     return float(json.loads(told.splitlines()[-1])["seconds"])
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from surroundings import surroundings
 
 OBS, ACTION, CAPACITY, BATCH = 17, 6, 1_000_000, 256
 PICTURES, ATARI_BATCH = 50_000, 32
@@ -98,8 +98,7 @@ def _compare(kind: str, rounds: int, pythons: list[str]) -> None:
 
 
 def _run(command: list[str]) -> dict[str, float]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings())
     if done.returncode:
         raise SystemExit(done.stderr)
     told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])

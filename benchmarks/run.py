@@ -18,6 +18,7 @@ from time import perf_counter
 
 from rich.console import Console
 from rich.table import Table
+from surroundings import surroundings
 
 HERE = Path(__file__).parent
 _WIDE = 120  # characters of a table, also where it goes to a file
@@ -168,7 +169,7 @@ def _output(command: list[str]) -> tuple[str, float, float]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=surroundings(),
     )
     assert process.stdout is not None
     output = process.stdout.read()

@@ -7,13 +7,14 @@ preset's steps are taken. The peer has the preset's hyperparameters (and no doub
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+
+from surroundings import surroundings
 
 PRESETS = {"CartPole_PPO": ("W1", 100_000, 10_000, 8), "CartPole_DQN": ("W2", 50_000, 5_000, 1)}
 TARGET = 475
@@ -49,8 +50,7 @@ def _compare(preset: str, rounds: int, python: str) -> None:
             }
             for name, command in commands.items():
                 begin = perf_counter()
-                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-                done = subprocess.run(command, capture_output=True, check=False, env=environment)
+                done = subprocess.run(command, capture_output=True, check=False, env=surroundings())
                 seconds[name].append(perf_counter() - begin)
                 reached[name] += done.returncode == 0
     table = Table(title=f"{preset}: {rounds} seeds", title_justify="left")

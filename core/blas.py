@@ -17,28 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from coach.core import openblas
 from coach.core.dispatch import watched
+from coach.core.openblas import Array
 from coach.core.processor import onemkl_falls_behind
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
 
-# Kernels of OpenBLAS that use AVX-512.
-_WIDE = ("SkylakeX", "Cooperlake", "Sapphirerapids", "Zen4", "Zen5")
-
-
-def _libraries() -> list[Any]:
-    found = ThreadpoolController().select(internal_api="openblas")
-    return list(found.lib_controllers)
-
-
-def _is_faster() -> bool:
-    wide = [library.architecture in _WIDE for library in _OPENBLAS]
-    return any(wide) and onemkl_falls_behind()
-
-
-_OPENBLAS = _libraries()
+BATCH = openblas.find_batch()
+_threads = 1
 #: Whether this is a processor on which it is worth while, and NumPy's library makes use of it.
-FASTER = _is_faster()
+FASTER = openblas.is_wide() and onemkl_falls_behind()
 
 
 def serves(tensor: Tensor) -> bool:
@@ -77,14 +65,15 @@ def product(left: Tensor, right: Tensor, turned: bool = False) -> Tensor:
 
 
 def tanh_(of: Tensor) -> Tensor:
-    """Turn numbers into their tangens hyperbolicus, in place; autograd knows nothing of it."""
+    """The hyperbolic tangent, in place; autograd knows nothing of it."""
     return torch.ops.coach.tanh_(of) if watched() else _tanh_(of)
 
 
 def use_threads(count: int) -> None:
     """Have products be made by so many threads from now on."""
-    for library in _OPENBLAS:
-        library.set_num_threads(count)
+    global _threads
+    _threads = count
+    openblas.use_threads(count)
 
 
 def by_arrays(
@@ -100,8 +89,24 @@ def _product(left: Tensor, right: Tensor, turned: bool = False) -> Tensor:
         out = left.new_empty(right.shape[-1], left.shape[0]).t()
     else:
         out = left.new_empty(*left.shape[:-1], right.shape[-1])
-    np.matmul(left.numpy(), right.numpy(), out.numpy())
+    _making(left.numpy(), right.numpy(), out.numpy())()
     return out
+
+
+def _making(left: Array, right: Array, out: Array) -> Callable[[], Any]:
+    """Writes ``left @ right`` to ``out``, with as many threads as there are when it is called."""
+    alone = partial(np.matmul, left, right, out)
+    if BATCH is None or out.size * left.shape[-1] <= BATCH.LEAST:
+        return alone
+    batch = BATCH
+    ways: dict[int, Callable[[], Any]] = {1: alone}
+
+    def make() -> None:
+        if _threads not in ways:
+            ways[_threads] = batch(left, right, out, _threads) or alone
+        ways[_threads]()
+
+    return make
 
 
 def _tanh_(of: Tensor) -> Tensor:
@@ -111,7 +116,7 @@ def _tanh_(of: Tensor) -> Tensor:
 
 
 def _product_again(left: Tensor, right: Tensor, *turned_and_out: Any) -> Callable[[], Any]:
-    return partial(np.matmul, left.numpy(), right.numpy(), turned_and_out[-1].numpy())
+    return _making(left.numpy(), right.numpy(), turned_and_out[-1].numpy())
 
 
 def _tanh_again(of: Tensor, out: Tensor) -> Callable[[], Any]:

@@ -130,7 +130,8 @@ class _Memory:
     """Where the tensors of a recording lie.
 
     What is no longer needed makes room for what comes later, so that a recording holds, and its
-    caches see, no more than the function itself would take. Tensors that are only made to be copied
+    caches see, no more than the function itself would take; number by number, results may even lie
+    where one of the numbers lay that they are made of. Tensors that are only made to be copied
     elsewhere are made there.
 
     Args:
@@ -203,12 +204,21 @@ class _Memory:
                 ends[place] = number
         made = {place for call in self.calls for place in call.made}
         mine = [p for p in begins if p in made and p not in fixed and p not in self._homes]
+        settled: set[Place] = set()
         free = list(pool)
         taken: list[tuple[int, torch.UntypedStorage]] = []
         self.nbytes = sum(storages[place].nbytes() for place in fixed if place in storages)
         for place in mine:  # in the order in which they begin
-            done = [pair for pair in taken if pair[0] < begins[place]]
-            taken = [pair for pair in taken if pair[0] >= begins[place]]
+            settled.add(place)
+            begin = begins[place]
+            over = _overwritable(self.calls[begin], place)
+            if before := [p for p in over if p in settled and ends[p] == begin]:
+                self._homes[place] = self._homes[before[0]]
+                shared, _ = self._homes[place]
+                taken = [(ends[place] if it is shared else end, it) for end, it in taken]
+                continue
+            done = [pair for pair in taken if pair[0] < begin]
+            taken = [pair for pair in taken if pair[0] >= begin]
             free += [storage for _, storage in done]
             size = storages[place].nbytes()
             fitting = [storage for storage in free if size <= storage.nbytes() <= 2 * size + 64]
@@ -221,6 +231,22 @@ class _Memory:
                 free = [storage for storage in free if storage is not home]
             taken.append((ends[place], home))
             self._homes[place] = (home, 0)
+
+
+def _overwritable(call: Call, result: Place) -> list[Place]:
+    """Of what a call reads, the places that it may as well write its ``result`` to."""
+    if torch.Tag.pointwise not in call.function.tags or call.made != {result}:
+        return []
+    made, places = call.outputs[0], [place_of(tensor) for tensor in call.inputs]
+    size = made.untyped_storage().nbytes()
+    form = (made.shape, made.stride(), made.dtype)
+    return [
+        place
+        for tensor, place in zip(call.inputs, places)
+        if (tensor.shape, tensor.stride(), tensor.dtype) == form
+        and made.nbytes == size == tensor.untyped_storage().nbytes()
+        and places.count(place) == 1
+    ]
 
 
 def _bound(call: Call, memory: _Memory) -> Callable[[], Any]:
@@ -242,9 +268,13 @@ def _bound(call: Call, memory: _Memory) -> Callable[[], Any]:
     generator = kwargs.get("generator") or torch.default_generator
     state = generator.get_state() if call.random else None
     truth = tensors_in(call.function(*args, **kwargs))
+    places = {place_of(tensor) for tensor in outputs}
+    lost = [(t, t.clone()) for t in tensors_in((args, kwargs)) if place_of(t) in places]
     for candidate in _candidates(call, args, kwargs, outputs):
         if state is not None:
             generator.set_state(state)
+        for tensor, kept in lost:  # its memory is that of the result
+            tensor.copy_(kept)
         try:
             candidate()
         except (TypeError, RuntimeError):
@@ -253,6 +283,8 @@ def _bound(call: Call, memory: _Memory) -> Callable[[], Any]:
             return candidate
     if state is not None:
         generator.set_state(state)
+    for tensor, kept in lost:
+        tensor.copy_(kept)
     again = (
         partial(_assign_one, outputs[0], call.function, args, kwargs)
         if len(outputs) == 1

@@ -1,11 +1,6 @@
 """Options and settings of the whole suite."""
 
-# ruff: noqa: E402
 from __future__ import annotations
-
-from coach.core.processor import use_wide_vectors
-
-use_wide_vectors()  # as the command line does, before NumPy is there
 
 import hypothesis
 import pytest

@@ -22,10 +22,11 @@ class Uniform(Sampler):
         step: int,
         rng: torch.Generator,
     ) -> tuple[Tensor, Tensor | None]:
-        held = stripes.counts
-        drawn = torch.randint(int(held.sum()), (count,), generator=rng)
+        drawn = torch.randint(len(stripes), (count,), generator=rng)
         if stripes.num_envs == 1:
-            return (drawn + int(stripes.written[0] - held[0])) % stripes.rows, None
+            first = int(stripes.written[0]) - len(stripes)
+            return (drawn + first) % stripes.rows if first else drawn, None
+        held = stripes.counts
         ends = torch.from_numpy(held.cumsum())
         stripe = torch.searchsorted(ends, drawn, right=True)
         offset = drawn - (ends - torch.from_numpy(held))[stripe]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from coach.architectures.ensemble import EnsembleLinear
 from coach.architectures.linear import Linear, affine, product
 from coach.core import blas
 from coach.core.dispatch import Work
+from coach.core.openblas import is_wide
 from coach.core.recorder import Recorder
 from coach.core.recording import Recording
 from torch import Tensor
@@ -66,6 +66,87 @@ def test_products(rows: int, inputs: int, columns: int, members: int | None, tur
         made = product(left, right, like)
         close(made, wanted)
         assert made.stride() == like.stride() or 1 in (rows, columns)
+
+
+BATCHED = pytest.mark.skipif(blas.BATCH is None, reason="NumPy's library has no such function")
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    yield blas.use_threads
+    blas.use_threads(1)
+
+
+@BATCHED
+@pytest.mark.parametrize(("rows", "inputs", "columns"), [(256, 256, 256), (99, 300, 310)])
+@pytest.mark.parametrize("members", [None, 1, 2, 3, 4])
+@pytest.mark.parametrize("turned", ["neither", "left", "right", "result", "all"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_threads_make_the_same_bits(
+    rows: int,
+    inputs: int,
+    columns: int,
+    members: int | None,
+    turned: str,
+    count: int,
+    threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    several = () if members is None else (members,)
+    left, right = torch.randn(*several, rows, inputs), torch.randn(*several, inputs, columns)
+    if turned in ("left", "all"):
+        left = torch.randn(*several, inputs, rows).transpose(-1, -2)
+    if turned in ("right", "all"):
+        right = torch.randn(*several, columns, inputs).transpose(-1, -2)
+    result = turned in ("result", "all") and members is None
+    alone = blas.product(left, right, result)
+    together: list[Any] = []
+    batch = blas.BATCH
+    assert batch is not None
+
+    def noted(*args: Any) -> Any:
+        together.append(batch(*args))
+        return together[-1]
+
+    monkeypatch.setattr(noted, "LEAST", batch.LEAST, raising=False)
+    monkeypatch.setattr(blas, "BATCH", noted)
+    threads(count)
+    made = blas.product(left, right, result)
+    assert together[0] is not None  # not left to NumPy
+    close(made, alone)
+    assert torch.equal(made, alone) or not is_wide()
+    assert made.stride() == alone.stride()
+
+
+@BATCHED
+def test_what_lies_otherwise_is_left_to_numpy(threads: Callable[[int], None]) -> None:
+    wide, right = torch.randn(256, 512), torch.randn(256, 256)
+    left = wide[:, ::2]
+    close(blas.product(left, right), left @ right)
+    threads(2)
+    close(blas.product(left, right), left @ right)
+    shared = torch.randn(256).expand(256, 256)
+    close(blas.product(shared, right), shared @ right)
+
+
+@BATCHED
+def test_recordings_follow_the_number_of_threads(threads: Callable[[int], None]) -> None:
+    left, right = torch.randn(256, 256), torch.randn(256, 256)
+    recording = Recording(lambda: [product(left, right) + 1], [left])
+    other = torch.randn(256, 256)
+    wanted = product(other, right) + 1
+    for count in (1, 2, 1, 3):
+        threads(count)
+        close(recording([other])[0], wanted)
+
+
+def test_without_it_numpy_has_the_threads(
+    threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blas, "BATCH", None)
+    threads(2)
+    left, right = torch.randn(256, 256), torch.randn(256, 256)
+    close(blas.product(left, right), left @ right)
 
 
 def test_tanh() -> None:
@@ -195,21 +276,3 @@ def test_what_is_left_to_torch(counted: list[Any], monkeypatch: pytest.MonkeyPat
     Dense(30, [30])(single)
     EnsembleLinear(2, 30, 4)(single.expand(2, 30, 30))
     assert counted == []
-
-
-@pytest.mark.parametrize(
-    ("kernels", "behind", "faster"),
-    [
-        (["SkylakeX"], True, True),
-        (["Haswell"], True, False),  # nobody told it before it was loaded
-        (["SkylakeX"], False, False),
-        ([], True, False),  # NumPy with another library
-    ],
-)
-def test_where_it_is_worth_while(
-    kernels: list[str], behind: bool, faster: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    libraries = [SimpleNamespace(architecture=name) for name in kernels]
-    monkeypatch.setattr(blas, "_OPENBLAS", libraries)
-    monkeypatch.setattr(blas, "onemkl_falls_behind", lambda: behind)
-    assert blas._is_faster() is faster
