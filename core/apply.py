@@ -14,8 +14,12 @@ class Apply(Protocol):
 
     def __call__(
         self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
-    ) -> Tensor:
-        """Clip the gradient to ``max_norm`` and step along it; returns the square of its norm."""
+    ) -> Tensor | None:
+        """Clip the gradient to ``max_norm`` and step along it.
+
+        Returns:
+            The square of the norm that it had, if there was a limit to it.
+        """
 
 
 class Local:
@@ -27,7 +31,7 @@ class Local:
 
     def __call__(
         self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
-    ) -> Tensor:
+    ) -> Tensor | None:
         square = group.clip(max_norm)
         stepper.step(lr)
         return square

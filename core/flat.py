@@ -58,11 +58,18 @@ class FlatParameters:
         if given:
             torch._foreach_copy_(views, given)
 
-    def clip(self, max_norm: float | None) -> Tensor:
-        """Scale the gradient down to ``max_norm``; returns the square of the norm it had."""
-        square: Tensor = torch.dot(self.gradient, self.gradient)
+    def square(self) -> Tensor:
+        """The square of the gradient's norm."""
+        return torch.dot(self.gradient, self.gradient)
+
+    def clip(self, max_norm: float | None) -> Tensor | None:
+        """Scale the gradient down to ``max_norm``; returns the square of the norm it had.
+
+        Without a limit there is nothing to do, and nothing to return.
+        """
         if max_norm is None:
-            return square
+            return None
+        square = self.square()
         if square.is_cpu:  # there it costs less to look than to multiply by 1
             norm = math.sqrt(float(square))
             if norm > max_norm:

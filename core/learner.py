@@ -178,7 +178,9 @@ class Learner:
             if found.beside:
                 self.agent.update_beside(**found.beside)
             if measured:
-                metrics |= {f"grad_norm/{n}": square.sqrt() for n, square in zip(trained, squares)}
+                for name, square in zip(trained, squares):
+                    known = self.groups[name].square() if square is None else square
+                    metrics[f"grad_norm/{name}"] = known.sqrt()
                 metrics |= found.metrics
         self.version += 1
         self.agent.after_update()
@@ -215,7 +217,7 @@ class Learner:
         name = f"{goal.name} of {batch.length}{' with metrics' if measured else ''}"
         return self.recorder(name, gradients, inputs, [group.gradient for group in groups])
 
-    def _apply(self, name: str, env_steps: int) -> Tensor:
+    def _apply(self, name: str, env_steps: int) -> Tensor | None:
         settings = self.settings[name]
         lr, most = settings.lr(env_steps), settings.max_grad_norm
         return self.apply(self.steppers[name], self.groups[name], lr, most)

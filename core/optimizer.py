@@ -28,7 +28,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def step(self, lr: float) -> None:
-        """Move the parameter."""
+        """Move the parameter; the gradient stays as it is."""
 
     def move(self, vector: Tensor, zeros: Zeros, keep: bool = True) -> None:
         """Go on with the parameter in ``vector`` and with slots made by ``zeros``.

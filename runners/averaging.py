@@ -194,6 +194,6 @@ class _Watched:
 
     def __call__(
         self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
-    ) -> Tensor:
-        square: Tensor = self.watch(partial(self.averaged, stepper, group, lr, max_norm))
+    ) -> Tensor | None:
+        square: Tensor | None = self.watch(partial(self.averaged, stepper, group, lr, max_norm))
         return square

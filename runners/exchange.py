@@ -126,7 +126,7 @@ class Averaged:
 
     def __call__(
         self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
-    ) -> Tensor:
+    ) -> Tensor | None:
         distributed.all_reduce(group.gradient)
         group.gradient.div_(self.workers)
         square = group.clip(max_norm)
