@@ -23,6 +23,7 @@ from coach.core.openblas import Array
 from coach.core.processor import onemkl_falls_behind
 from torch import Tensor
 
+#: Makes several products at once, if NumPy's library can.
 BATCH = openblas.find_batch()
 _threads = 1
 #: Whether this is a processor on which it is worth while, and NumPy's library makes use of it.

@@ -33,14 +33,11 @@ def watched() -> bool:
 
 
 class Work(Watch):  # type: ignore[no-untyped-call]
-    """Counts the floating-point operations of products and convolutions.
-
-    ``convolved`` is how many of the ``operations`` are those of convolutions.
-    """
+    """Counts the floating-point operations of products and convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations = self.convolved = 0
+        self.operations = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -52,7 +49,5 @@ class Work(Watch):  # type: ignore[no-untyped-call]
         if packet.__name__ in _PRODUCTS:  # which torch does not count
             self.operations += 2 * args[0].numel() * _PRODUCTS[packet.__name__](args[1])
         elif formula is not None:
-            operations = formula(*args, **kwargs, out_val=result)
-            self.operations += operations
-            self.convolved += operations * packet.__name__.startswith("convolution")
+            self.operations += formula(*args, **kwargs, out_val=result)
         return result

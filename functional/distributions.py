@@ -127,11 +127,24 @@ class SquashedGaussian:
         log_std: ``[B, D]``.
         center: ``[D]`` middle of the bounds.
         half_range: ``[D]`` half of their distance.
+        log_volume: sum of the logarithms of ``half_range``, where it is known already.
     """
 
-    def __init__(self, mean: Tensor, log_std: Tensor, center: Tensor, half_range: Tensor) -> None:
+    def __init__(
+        self,
+        mean: Tensor,
+        log_std: Tensor,
+        center: Tensor,
+        half_range: Tensor,
+        log_volume: float | None = None,
+    ) -> None:
         self.inner = DiagonalGaussian(mean, log_std)
-        self.center, self.half_range = center, half_range
+        self.center, self.half_range, self._log_volume = center, half_range, log_volume
+
+    @property
+    def log_volume(self) -> Tensor | float:
+        """By how much less dense the scaling makes it, in nats."""
+        return self.half_range.log().sum() if self._log_volume is None else self._log_volume
 
     def squash(self, raw: Tensor) -> Tensor:
         return torch.addcmul(self.center, self.half_range, raw.tanh())
@@ -141,12 +154,14 @@ class SquashedGaussian:
 
     def sample_with_log_prob(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """A reparametrised sample ``[B, D]`` and its log-density ``[B]``; tanh is not inverted."""
-        mean = self.inner.mean
+        mean, log_std = self.inner.mean, self.inner.log_std
         noise = torch.randn(mean.shape, generator=rng, device=mean.device)
-        raw = torch.addcmul(self.inner.mean, self.inner.log_std.exp(), noise)
-        density = (-0.5 * noise.square() - self.inner.log_std).sum(-1)
-        density = density - 0.5 * LOG_2PI * raw.shape[-1]
-        return self.squash(raw), density - self._log_jacobian(raw)
+        raw = torch.addcmul(mean, log_std.exp(), noise)
+        # Half of what depends on the draw: (x + log(1 + e^-2x)) - log_std / 2 - noise^2 / 4.
+        half = torch.sub(raw, functional.softplus(raw, beta=-2.0), alpha=2.0)
+        half = torch.sub(half, log_std, alpha=0.5).addcmul(noise, noise, value=-0.25)
+        rest = (0.5 * LOG_2PI + 2 * math.log(2)) * raw.shape[-1] + self.log_volume
+        return self.squash(raw), 2 * half.sum(-1) - rest
 
     def mode(self) -> Tensor:
         return self.squash(self.inner.mean)
@@ -155,13 +170,10 @@ class SquashedGaussian:
         limit = 1 - torch.finfo(action.dtype).eps
         squashed = ((action - self.center) / self.half_range).clamp(-limit, limit)
         raw = squashed.atanh()
-        return self.inner.log_prob(raw) - self._log_jacobian(raw)
+        # log(1 - tanh(x)^2) = 2 * (log 2 - x - softplus(-2x)), stable for large |x|
+        jacobian = 2 * (math.log(2) - raw - functional.softplus(-2 * raw)).sum(-1)
+        return self.inner.log_prob(raw) - jacobian - self.log_volume
 
     def entropy(self) -> Tensor:
         """Entropy before squashing, an upper bound up to the scaling: there is no closed form."""
         return self.inner.entropy()
-
-    def _log_jacobian(self, raw: Tensor) -> Tensor:
-        # log(1 - tanh(x)^2) = 2 * (log 2 - x - softplus(-2x)), stable for large |x|
-        tanh_part = 2 * (math.log(2) - raw - functional.softplus(-2 * raw))
-        return (tanh_part + self.half_range.log()).sum(-1)

@@ -32,7 +32,8 @@ from coach.runners.seeds import derived_seed
 from coach.runners.settings import RunSettings
 from coach.runners.worker import START_SECONDS, Tolerance, WorkerKind
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def make_threads(
 
     In mode sync workers wait while the learner learns, in mode async they go on.
     """
-    convolves = any(isinstance(module, _ConvNd) for module in agent.modules())
+    convolves = any(isinstance(module, _CONVOLUTIONS) for module in agent.modules())
     by_torch = convolves or device.type != "cpu" or run.compile is True
     of_products = blas.FASTER and not by_torch
     if run.threads != "auto":

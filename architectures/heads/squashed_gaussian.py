@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from coach.architectures.head import Head
 from coach.architectures.linear import Linear
 from coach.core.errors import SettingError
@@ -10,6 +9,7 @@ from coach.core.registry import register
 from coach.core.spec import Spec
 from coach.functional.distributions import SquashedGaussian
 from torch import Tensor
+from torch.nn import functional
 
 
 @register("head", "squashed_gaussian")
@@ -40,8 +40,9 @@ class SquashedGaussianPolicy(Head):
         self.limits = (log_std_min, log_std_max)
         self.register_buffer("center", (high + low) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)
+        self.log_volume = float(self.half_range.log().sum())
 
     def forward(self, features: Tensor) -> SquashedGaussian:
         mean, log_std = self.out(features).split(self.size, -1)  # [B, D] each
-        log_std = torch.clamp(log_std, *self.limits)
-        return SquashedGaussian(mean, log_std, self.center, self.half_range)
+        log_std = functional.hardtanh(log_std, *self.limits)  # a clamp whose gradient is one step
+        return SquashedGaussian(mean, log_std, self.center, self.half_range, self.log_volume)

@@ -215,10 +215,14 @@ def test_layers_of_ensembles_and_their_gradients(inputs: int, outputs: int) -> N
         close(layer(x), plain)
 
 
-@pytest.mark.parametrize(("wide", "turned"), [(64, False), (256, True)])
-def test_wide_layers_keep_to_the_order_that_their_weights_ask_for(wide: int, turned: bool) -> None:
+@pytest.mark.parametrize(
+    ("wide", "rows", "turned"), [(64, 80, False), (256, 80, True), (256, 200, False)]
+)
+def test_wide_layers_keep_to_the_order_that_their_weights_ask_for(
+    wide: int, rows: int, turned: bool
+) -> None:
     dense, head = Dense(6, [wide, wide]), Linear(wide, 2)
-    features = dense(torch.randn(80, 6))
+    features = dense(torch.randn(rows, 6))
     assert features.is_contiguous() is not turned
     (gradient,) = torch.autograd.grad(head(features).sum(), features)
     assert gradient.stride() == features.stride()

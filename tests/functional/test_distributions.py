@@ -119,6 +119,26 @@ def test_sample_with_log_prob_is_its_own_log_prob_and_in_bounds() -> None:
     assert (action[:, 1].abs() <= 0.5).all()
 
 
+def test_samples_and_their_log_probs_have_the_gradients_of_the_formula() -> None:
+    mean = torch.linspace(-30, 30, 60).double().reshape(30, 2).requires_grad_()
+    log_std = torch.linspace(-3, 1, 60).double().reshape(30, 2).requires_grad_()
+    policy = squashed(mean, log_std)
+    action, log_prob = policy.sample_with_log_prob(torch.Generator().manual_seed(3))
+    noise = torch.randn(30, 2, generator=torch.Generator().manual_seed(3)).double()
+    raw = mean + log_std.exp() * noise
+    slope = 2 * (math.log(2) - raw - torch.nn.functional.softplus(-2 * raw))  # log of tanh's
+    scale = policy.half_range.double().log()
+    wanted = (reference.Normal(mean, log_std.exp()).log_prob(raw) - slope - scale).sum(-1)
+    torch.testing.assert_close(log_prob, wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(action, policy.center + policy.half_range * raw.tanh())
+    pull = torch.randn(30).double()
+    mine = torch.autograd.grad((log_prob * pull).sum() + action.sum(), (mean, log_std))
+    theirs = torch.autograd.grad(
+        (wanted * pull).sum() + (policy.half_range * raw.tanh()).sum(), (mean, log_std)
+    )
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
+
+
 def test_log_prob_stays_finite_at_the_bounds() -> None:
     policy = squashed(torch.zeros(1, 2), torch.zeros(1, 2))
     assert torch.isfinite(policy.log_prob(torch.tensor([[3.0, -0.5]]))).all()
