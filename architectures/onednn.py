@@ -25,8 +25,11 @@ _PRODUCT, _TANH = 2**22, 2**13
 
 
 def _is_faster() -> bool:
-    if not onemkl_falls_behind():
-        return False
+    return onemkl_falls_behind() and works()
+
+
+def works() -> bool:
+    """Whether this torch has it, with the operator that is used here."""
     one = torch.ones(1, 1)
     try:
         return bool(linear(one, one, one[0]) == 2)

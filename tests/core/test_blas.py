@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coach.architectures.dense import Dense, ensemble_of_stacks
+from coach.architectures.dense import Dense
 from coach.architectures.ensemble import EnsembleLinear
-from coach.architectures.linear import Linear, affine, product
+from coach.architectures.linear import Linear, product
 from coach.core import blas
 from coach.core.dispatch import Work
 from coach.core.openblas import is_wide
@@ -41,31 +41,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
 
 def close(mine: Any, wanted: Any) -> None:
     torch.testing.assert_close(mine, wanted, atol=2e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("rows", [1, 8, 300])
-@pytest.mark.parametrize("inputs", [1, 4, 256])
-@pytest.mark.parametrize("columns", [1, 2, 64])
-@pytest.mark.parametrize("members", [None, 2])
-@pytest.mark.parametrize("turned", ["neither", "left", "right", "shared"])
-def test_products(rows: int, inputs: int, columns: int, members: int | None, turned: str) -> None:
-    several = () if members is None else (members,)
-    left, right = torch.randn(*several, rows, inputs), torch.randn(*several, inputs, columns)
-    if turned == "left":
-        left = torch.randn(*several, inputs, rows).transpose(-1, -2)
-    if turned == "right":
-        right = torch.randn(*several, columns, inputs).transpose(-1, -2)
-    if turned == "shared":
-        left = torch.randn(rows, inputs).expand(*several, rows, inputs)
-    wanted = (left.double() @ right.double()).float()
-    close(product(left, right), wanted)
-    with Work():
-        close(product(left, right), wanted)
-    if members is None:
-        like = torch.zeros(columns, rows).t()
-        made = product(left, right, like)
-        close(made, wanted)
-        assert made.stride() == like.stride() or 1 in (rows, columns)
 
 
 BATCHED = pytest.mark.skipif(blas.BATCH is None, reason="NumPy's library has no such function")
@@ -156,65 +131,6 @@ def test_tanh() -> None:
     close(x, wanted)
 
 
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(3, 5, 4), (64, 300, 256), (1, 9, 12)])
-@pytest.mark.parametrize("leaf", [True, False])
-def test_linear_layers_and_their_gradients(
-    rows: int, inputs: int, outputs: int, leaf: bool, counted: list[Any]
-) -> None:
-    layer = Linear(inputs, outputs)
-    x = torch.randn(rows, inputs, requires_grad=leaf)
-    pull = torch.randn(rows, outputs)
-    sources = [layer.weight, layer.bias, *([x] if leaf else [])]
-    plain = torch.nn.functional.linear(x, layer.weight, layer.bias)
-    close(layer(x), plain)
-    close(
-        torch.autograd.grad((layer(x) * pull).sum(), sources),
-        torch.autograd.grad((plain * pull).sum(), sources),
-    )
-    assert len(counted) == 3 + leaf
-    with torch.no_grad():
-        close(affine(x, layer.weight, layer.bias), plain)
-
-
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("members", [None, 2])
-@pytest.mark.parametrize("wide", [5, 256])
-def test_stacks_and_their_gradients(activation: Any, members: int | None, wide: int) -> None:
-    x, pull = torch.randn(80, 6), torch.randn(*(() if members is None else (members,)), 80, wide)
-    if members is None:
-        dense = Dense(6, [wide, wide], activation)
-        double = Dense(6, [wide, wide], activation).double()  # which torch makes
-        double.load_state_dict(dense.state_dict())
-        mine, theirs = dense(x), double(x.double())
-        parameters, doubles = list(dense.parameters()), list(double.parameters())
-    else:
-        shapes = [(2, 6, wide), (2, 1, wide), (2, wide, wide), (2, 1, wide)]
-        parameters = [torch.randn(shape).div_(shape[1]).requires_grad_() for shape in shapes]
-        doubles = [p.detach().double().requires_grad_() for p in parameters]
-        many = x.expand(2, 80, 6)
-        mine = ensemble_of_stacks(many, activation, parameters)
-        theirs = ensemble_of_stacks(many.double(), activation, doubles)
-    close(mine, theirs.float())
-    found = torch.autograd.grad((mine * pull).sum(), parameters)
-    wanted = torch.autograd.grad((theirs * pull).sum(), doubles)
-    close(found, tuple(g.float() for g in wanted))
-
-
-@pytest.mark.parametrize(("inputs", "outputs"), [(1, 3), (256, 1), (256, 200)])
-def test_layers_of_ensembles_and_their_gradients(inputs: int, outputs: int) -> None:
-    layer = EnsembleLinear(3, inputs, outputs)
-    x = torch.randn(3, 90, inputs, requires_grad=True)
-    pull = torch.randn(3, 90, outputs)
-    plain = torch.baddbmm(layer.bias, x, layer.weight)
-    sources = [x, *layer.parameters()]
-    close(
-        torch.autograd.grad((layer(x) * pull).sum(), sources),
-        torch.autograd.grad((plain * pull).sum(), sources),
-    )
-    with torch.no_grad():
-        close(layer(x), plain)
-
-
 @pytest.mark.parametrize(
     ("wide", "rows", "turned"), [(64, 80, False), (256, 80, True), (256, 200, False)]
 )
@@ -228,6 +144,27 @@ def test_wide_layers_keep_to_the_order_that_their_weights_ask_for(
     assert gradient.stride() == features.stride()
     assert all(g.is_contiguous() for g in torch.autograd.grad(features.sum(), dense.parameters()))
     assert dense(torch.randn(1, 6)).is_contiguous()
+
+
+@pytest.mark.parametrize(("rows", "inputs", "columns"), [(8, 1, 2), (8, 4, 64), (300, 256, 2)])
+def test_results_lie_like_what_they_will_be_combined_with(
+    rows: int, inputs: int, columns: int
+) -> None:
+    left, right = torch.randn(rows, inputs), torch.randn(inputs, columns)
+    like = torch.zeros(columns, rows).t()
+    assert product(left, right, like).stride() == like.stride()
+    assert product(left, right, like.contiguous()).is_contiguous()
+    with Work():
+        assert product(left, right, like).stride() == like.stride()
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+def test_layers_and_their_gradients_make_use_of_it(rows: int, counted: list[Any]) -> None:
+    layer, x = Linear(300, 256), torch.randn(rows, 300, requires_grad=True)
+    torch.autograd.grad(layer(x).sum(), [x, *layer.parameters()])
+    assert len(counted) == 3
+    layer.forward(torch.randn(rows, 300)).sum().backward()
+    assert len(counted) == 5
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
