@@ -48,6 +48,30 @@ KindOption = Annotated[str | None, typer.Option("--worker-kind", help="auto, pro
 RUNS = Path("runs")
 
 
+def _print_versions(wanted: bool) -> None:
+    if wanted:
+        from coach.core.versions import versions
+
+        for name, number in versions().items():
+            console.print(f"{name} {number}", highlight=False, soft_wrap=True)
+        raise typer.Exit
+
+
+@app.callback()
+def before_every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions of Coach and of what it runs on.",
+            callback=_print_versions,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Nothing to do but the options that come before a command."""
+
+
 @app.command("list")
 def list_parts(
     kind: Annotated[

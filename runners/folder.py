@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from coach.core.errors import CoachError
+from coach.core.versions import git_revision, versions
 from coach.runners.preset import dump
 from coach.runners.storage import to_json, unwritable, write_file
-
-PACKAGES = ("coach-rl", "torch", "gymnasium", "numpy", "safetensors", "mujoco", "ale-py")
 
 
 def create(
@@ -86,29 +82,3 @@ def latest(root: Path, preset: str, seed: int | None) -> Path:
             "Give the run's folder: coach train RUN_FOLDER --resume.",
         )
     return runs[-1]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def git_revision() -> str | None:
-    """Revision of the working directory's repository, marked if it has uncommitted changes."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -13,6 +13,7 @@ from typing import Any
 
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
+from coach.core.versions import versions
 from coach.runners import folder as run_folder
 from coach.runners.averaging import LostPartnerError
 from coach.runners.best import BestPolicy
@@ -129,7 +130,7 @@ class Run:
             if experiment.note and not quiet:
                 self.view.say(experiment.note)
             board.text("preset", dump(experiment.plain))
-            board.text("versions", json.dumps(run_folder.versions(), indent=1))
+            board.text("versions", json.dumps(versions(), indent=1))
             return
         try:
             self._load(_without_episodes(state, skip_episodes))

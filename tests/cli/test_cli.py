@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,19 @@ def test_lists_and_help_do_not_import_torch() -> None:
         "slow = {'torch', 'gymnasium', 'tensorboard'} & set(sys.modules)\n"
         "assert not slow, slow\n"
     )
-    for arguments in (["--help"], ["list"], ["list", "agents"], ["train", "--help"]):
+    for arguments in (["--help"], ["--version"], ["list"], ["list", "agents"], ["train", "--help"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
+
+
+def test_version_is_that_of_the_package_first_and_of_what_it_runs_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert coach(monkeypatch, "--version") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"coach-rl {version('coach-rl')}"
+    assert f"torch {version('torch')}" in lines
+    assert lines[-1] == f"python {platform.python_version()}"
 
 
 @pytest.mark.parametrize(
