@@ -23,11 +23,7 @@ class Apply(Protocol):
 
 
 class Local:
-    """This process steps its own parameters by its own gradient.
-
-    Where parameters and slots lie in memory that others write too, that is Hogwild
-    (arXiv:1106.5730): nobody waits, and now and then a step is lost.
-    """
+    """This process steps its own parameters by its own gradient."""
 
     def __call__(
         self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None

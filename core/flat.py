@@ -40,14 +40,6 @@ class FlatParameters:
         self.vector = nn.Parameter(flat)
         self.vector.grad = self.gradient
 
-    def move(self, vector: Tensor) -> None:
-        """Go on with the parameters in ``vector``, which holds their values; gradients stay."""
-        offset = 0
-        for parameter in self.parameters:
-            parameter.data = _shaped(vector[offset : offset + parameter.numel()], parameter)
-            offset += _aligned(parameter.numel())
-        self.vector.data = vector
-
     def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy gradients, in the order of the parameters, into the flat one; ``None`` is zero."""
         given = [gradient for gradient in gradients if gradient is not None]

@@ -6,15 +6,12 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-from coach.core.layout import Zeros
 from coach.functional.schedules import Schedule, as_schedule
 from torch import Tensor, nn
 
 
 class Stepper(ABC):
     """Steps one flat parameter along its gradient; what its rule remembers lies in `slots`.
-
-    Slots exist from the start, so they can be moved into memory that several processes share.
 
     Args:
         parameter: a flat vector with its gradient set.
@@ -29,16 +26,6 @@ class Stepper(ABC):
     @abstractmethod
     def step(self, lr: float) -> None:
         """Move the parameter; the gradient stays as it is."""
-
-    def move(self, vector: Tensor, zeros: Zeros, keep: bool = True) -> None:
-        """Go on with the parameter in ``vector`` and with slots made by ``zeros``.
-
-        ``keep`` takes the values along; otherwise those that are there count.
-        """
-        self.vector = vector
-        for name, slot in self.slots.items():
-            place = zeros(tuple(slot.shape), slot.dtype)
-            self.slots[name] = place.copy_(slot) if keep else place
 
     def state_dict(self) -> dict[str, Tensor]:
         """The slots."""

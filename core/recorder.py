@@ -62,8 +62,6 @@ class Recorder:
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
-        #: False where others write the same tensors, so that two runs may well differ.
-        self.compares = True
         #: Why functions are run as they are, by name.
         self.refused: dict[str, str] = {}
         self._known: dict[Any, _Known | None] = {}
@@ -96,7 +94,7 @@ class Recorder:
         if known is None or not known.recording.fits():
             return self._record(key, name, function, inputs, writes)
         known.uses += 1
-        if known.uses & (known.uses - 1) or not self.compares:
+        if known.uses & (known.uses - 1):
             made: T = known.assemble(known.recording(inputs))
             return made
         return self._check(known, name, function, inputs, writes)

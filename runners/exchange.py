@@ -5,13 +5,14 @@ built from the same preset. What they share differs:
 
 - mode sync: gradients are averaged over all workers before every step (`torch.distributed`), so
   all of them hold the same weights. The run's own process is worker 0.
-- mode async: parameters and the optimiser's slots lie in memory that all workers write without a
-  lock (Hogwild, arXiv:1106.5730), as in A3C (arXiv:1602.01783).
+- mode async: every worker steps weights of its own; now and then it adds what its steps changed to
+  weights that all share, without a lock (Hogwild, arXiv:1106.5730), and goes on from these, as
+  in Downpour SGD (Dean et al. 2012, Large Scale Distributed Deep Networks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,6 @@ from typing import Any
 import torch
 from coach.core.flat import FlatParameters
 from coach.core.layout import Zeros
-from coach.core.learner import Learner
 from coach.core.optimizer import Stepper
 from coach.runners.clock import Clock
 from coach.runners.ledger import Ledger
@@ -134,23 +134,67 @@ class Averaged:
         return square
 
 
-def share_parameters(learner: Learner, zeros: Zeros, keep: bool) -> None:
-    """Move parameters and slots into shared memory; ``keep`` their values or take those there."""
-    for name, group in learner.groups.items():
-        vector = zeros(tuple(group.vector.shape), group.vector.dtype)
-        if keep:
-            vector.copy_(group.vector.data)
-        group.move(vector)
-        learner.steppers[name].move(vector, zeros, keep)
-    for recorder in learner.recorders:
-        recorder.compares = False  # others change the weights between a replay and its comparison
+class Hogwild:
+    """Steps this worker's own weights, and now and then makes them one with all workers'.
+
+    Steps in shared memory itself would have every worker read again from the others' caches what
+    each update needs. No exchange is locked: of two at the same instant some numbers are lost.
+    What optimisers remember is each worker's own.
+
+    Args:
+        groups: what this worker steps.
+        zeros: makes the shared weights, in the same order for every worker.
+        every: steps between two exchanges.
+    """
+
+    def __init__(self, groups: Iterable[FlatParameters], zeros: Zeros, every: int) -> None:
+        self.every = every
+        self._steps: dict[FlatParameters, int] = {}
+        self._shared: dict[FlatParameters, Tensor] = {}
+        self._known: dict[FlatParameters, Tensor] = {}  # the shared weights as last seen
+        for group in groups:
+            self._steps[group] = 0
+            self._shared[group] = zeros(tuple(group.vector.shape), group.vector.dtype)
+            self._known[group] = group.vector.data.clone()
+
+    def __call__(
+        self, stepper: Stepper, group: FlatParameters, lr: float, max_norm: float | None
+    ) -> Tensor | None:
+        square = group.clip(max_norm)
+        stepper.step(lr)
+        self._steps[group] += 1
+        if self._steps[group] % self.every == 0:
+            self._exchange(group)
+        return square
+
+    def lead(self) -> None:
+        """Begin with this worker's weights as those that all share."""
+        for group, shared in self._shared.items():
+            shared.copy_(group.vector.data)
+            self._known[group].copy_(group.vector.data)
+
+    def follow(self) -> None:
+        """Begin with the weights that all share, whatever this worker had."""
+        for group, shared in self._shared.items():
+            group.vector.data.copy_(shared)
+            self._known[group].copy_(group.vector.data)
+
+    def exchange(self) -> None:
+        """Hand over what this worker has changed since, and take what the others have."""
+        for group in self._shared:
+            self._exchange(group)
+
+    def _exchange(self, group: FlatParameters) -> None:
+        mine, shared, known = group.vector.data, self._shared[group], self._known[group]
+        shared.add_(torch.sub(mine, known, out=known))
+        mine.copy_(shared)
+        known.copy_(mine)  # not from what is shared, which may have moved on
 
 
-def shared_size(learner: Learner, zeros: Zeros) -> None:
-    """Ask ``zeros`` for what `share_parameters` will ask for, and leave everything as it is."""
-    for name, group in learner.groups.items():
-        for tensor in (group.vector, *learner.steppers[name].slots.values()):
-            zeros(tuple(tensor.shape), tensor.dtype)
+def shared_size(groups: Iterable[FlatParameters], zeros: Zeros) -> None:
+    """Ask ``zeros`` for what `Hogwild` will ask for."""
+    for group in groups:
+        zeros(tuple(group.vector.shape), group.vector.dtype)
 
 
 def join_group(meeting: str, portion: Portion, device: torch.device, patience: float) -> None:
@@ -188,7 +232,7 @@ class GradientWork:
         portion: which part of the run is its own.
         meeting: file through which averaging workers find each other; empty where none average.
         ledger: block of the counts.
-        parameters: block of the shared parameters; ``None`` where workers average.
+        parameters: block of the shared weights; ``None`` where workers average.
         base: environment steps taken before this start of the run.
         learner: frozen state of worker 0's learner: weights, targets, slots, version.
         state: frozen, of its own streams, memory and environments, to go on from; may be empty.

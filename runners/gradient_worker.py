@@ -16,10 +16,10 @@ from coach.runners.checkpoint import Journal
 from coach.runners.exchange import (
     Averaged,
     GradientWork,
+    Hogwild,
     SharedClock,
     agree_on,
     join_group,
-    share_parameters,
 )
 from coach.runners.ledger import Ledger
 from coach.runners.loop import train
@@ -53,14 +53,16 @@ def serve_gradients(channel: Channel, work: GradientWork) -> None:
     keeping.load(work)
     clock.begin(work.base)
     channel.send(READY)
+    learner = experiment.learner
     if isinstance(clock, SharedClock):
         assert work.parameters is not None
-        share_parameters(experiment.learner, work.parameters.zeros, keep=False)
+        groups, every = learner.groups.values(), experiment.run.exchange_every
+        learner.apply = keeping.weights = Hogwild(groups, work.parameters.zeros, every)
+        keeping.weights.follow()
         clock.count_in(ledger)
     else:
-        device = experiment.learner.device
-        join_group(work.meeting, portion, device, _PATIENCE_SECONDS)
-        experiment.learner.apply = Averaged(portion.workers)
+        join_group(work.meeting, portion, learner.device, _PATIENCE_SECONDS)
+        learner.apply = Averaged(portion.workers)
     share = portion.share(experiment.run.envs)
     source.beat = ledger.beats[portion.number : portion.number + 1]
 
@@ -126,12 +128,15 @@ class Keeping:
     def __init__(self, channel: Channel, experiment: Experiment, folder: Path) -> None:
         self.channel, self.experiment = channel, experiment
         self.journal = Journal(folder, tag=secrets.token_hex(4))
+        self.weights: Hogwild | None = None  # that it shares with others, if it does
 
     def load(self, work: GradientWork) -> None:
         """Go on from a saved state; with none, from worker 0's weights alone."""
         experiment, state = self.experiment, thaw(work.state)
         stream = experiment.agent.rng.get_state()
-        experiment.learner.load_state_dict(thaw(work.learner))
+        # Those that average are alike, so only worker 0 saves what it has learned.
+        own = under("learner/", state)
+        experiment.learner.load_state_dict(own or thaw(work.learner))
         experiment.agent.rng.set_state(state.get("rng", stream))
         if "rng" in state:
             self.journal.chunks, self.journal.saved = state["chunks"], state["saved"]
@@ -147,7 +152,10 @@ class Keeping:
 
     def hand_over(self) -> None:
         """Send the worker's state to the run, which removes chunks that no checkpoint needs."""
-        memory = self.experiment.memory
+        memory, learned = self.experiment.memory, {}
+        if self.weights is not None:
+            self.weights.exchange()
+            learned = self.experiment.learner.state_dict()
         if memory.pending_bytes(self.journal.saved) > 0:
             self.journal.append(memory)
         self.journal.drop_old(memory)
@@ -155,6 +163,7 @@ class Keeping:
             "rng": self.experiment.agent.rng.get_state(),
             "chunks": self.journal.chunks,
             "saved": self.journal.saved,
+            **prefixed("learner/", learned),
             **prefixed("memory/", memory.state_dict()),
             **prefixed("source/", self.experiment.source.state_dict()),
         }

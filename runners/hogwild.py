@@ -1,4 +1,4 @@
-"""Workers that update the same parameters without a lock: mode async with gradients."""
+"""Workers that learn for the same weights without waiting: mode async with gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coach.core.learner import Learner
 from coach.core.source import Report, Source, Standing
 from coach.runners.actor import Actor
 from coach.runners.channel import ChannelClosedError
-from coach.runners.exchange import Portion, SharedClock, share_parameters, shared_size
+from coach.runners.exchange import Hogwild, Portion, SharedClock, shared_size
 from coach.runners.gradient_worker import SAVE
 from coach.runners.partners import Partners, name_of
 from coach.runners.shared import share
@@ -21,24 +21,26 @@ from torch import nn
 
 
 class HogwildSource(Source):
-    """An actor of this process, and partners that update the same parameters without a lock.
+    """An actor of this process, and partners that learn for the same weights without a lock.
 
     A partner that fails is replaced; nobody waits for it.
 
     Args:
         actor: on this process's share of the environments.
         partners: the other workers.
-        learner: of this process; its parameters move into shared memory.
+        learner: of this process; what becomes of its gradients is set here.
         clock: counts the steps of all workers.
+        every: updates of a worker between two exchanges of weights.
     """
 
     def __init__(
-        self, actor: Actor, partners: Partners, learner: Learner, clock: SharedClock
+        self, actor: Actor, partners: Partners, learner: Learner, clock: SharedClock, every: int
     ) -> None:
         self.actor, self.partners, self.learner, self.clock = actor, partners, learner, clock
         clock.count_in(partners.ledger)
-        self._block = share(lambda zeros: shared_size(learner, zeros))
-        share_parameters(learner, self._block.again().zeros, keep=True)
+        groups = learner.groups.values()
+        self._block = share(lambda zeros: shared_size(groups, zeros))
+        self.weights = learner.apply = Hogwild(groups, self._block.again().zeros, every)
         self._running = False
         self._repeat = True
         # Signs of life of each worker, when they last came, and whether it is still starting.
@@ -48,6 +50,7 @@ class HogwildSource(Source):
         """The next fragment of this process's own environments."""
         if not self._running:
             self._running = True
+            self.weights.lead()
             for worker in self.partners.workers:
                 saved = self.partners.saved.get(name_of(worker), {})
                 self._start(worker, saved, self._repeat)
@@ -61,7 +64,7 @@ class HogwildSource(Source):
                 self.actor.begin_anew()
 
     def publish(self, policy: nn.Module, version: int) -> None:
-        """Weights are shared already."""
+        """For this process's actor; partners find weights where all leave them."""
         self.actor.publish(policy, version)
 
     def keep_in(self, folder: Path) -> None:
@@ -102,6 +105,8 @@ class HogwildSource(Source):
             except (ChannelClosedError, WorkerError):
                 mine = self._fresh(worker)
             self.partners.saved[name_of(worker)] = mine
+        if self._running:
+            self.weights.exchange()  # the partners have, before they handed over
         return self.partners.saved_into(state)
 
     def load_state_dict(self, state: dict[str, Any], restore_environments: bool = True) -> None:

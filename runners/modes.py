@@ -227,8 +227,8 @@ def _partners(scene: Scene) -> tuple[Source, str]:
     )
     words = f"{scene.portion.workers} workers, one process each"
     if isinstance(clock, SharedClock):
-        source = HogwildSource(actor, partners, learner, clock)
-        return source, f"Mode async: {words}, update shared parameters"
+        source = HogwildSource(actor, partners, learner, clock, run.exchange_every)
+        return source, f"Mode async: {words}, exchange weights every {run.exchange_every} updates"
     return AveragingSource(
         actor, partners, learner, clock
     ), f"Mode sync: {words}, average gradients"
@@ -253,7 +253,7 @@ def _check_gradients(scene: Scene) -> None:
     if run.mode == "async" and scene.learner.device.type != "cpu":
         raise SettingError(
             "run.device",
-            f"parameters on {scene.learner.device} cannot be shared between processes",
+            f"weights on {scene.learner.device} cannot be shared between processes",
             "Add --device cpu, use --mode sync, or --exchange experience.",
         )
 

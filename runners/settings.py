@@ -17,8 +17,10 @@ class RunSettings:
             actors with a policy of their own run ahead of the learner.
         exchange: what workers hand over (sync, async): experience, from which one learner learns;
             or gradients, each running the whole loop on its share of the environments. They
-            average gradients before every step (sync), or update shared parameters without
+            average gradients before every step (sync), or learn for the same weights without
             waiting for each other (async, as in A3C).
+        exchange_every: updates after which a worker that waits for nobody adds what they changed to
+            the weights that all share, and goes on from these (async, gradients).
         workers: processes or threads that share the environments; left out, one per CPU in sync and
             async.
         worker_kind: auto times the environment and says what it chose.
@@ -53,6 +55,7 @@ class RunSettings:
         steps: Count,
         mode: Literal["single", "sync", "async"] = "single",
         exchange: Literal["experience", "gradients"] = "experience",
+        exchange_every: Count = 2,
         workers: Count | None = None,
         worker_kind: Literal["auto", "process", "thread"] = "auto",
         inference: Literal["actors", "server"] = "actors",
@@ -74,7 +77,8 @@ class RunSettings:
         histograms: bool = False,
     ) -> None:
         self.steps, self.mode, self.envs, self.seed = steps, mode, envs, seed
-        self.exchange, self.inference, self.free_learner = exchange, inference, free_learner
+        self.exchange, self.exchange_every = exchange, exchange_every
+        self.inference, self.free_learner = inference, free_learner
         self.workers, self.worker_kind, self.slots = workers, worker_kind, slots
         self.worker_timeout, self.max_restarts = worker_timeout, max_restarts
         self.device, self.threads, self.fragment_length = device, threads, fragment_length
