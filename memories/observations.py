@@ -107,7 +107,7 @@ class StackedRows:
     def __init__(
         self, shape: tuple[int, ...], num_envs: int, rows: int, zeros: Zeros = untouched_zeros
     ) -> None:
-        self.rows, self.last = rows, shape[0] - 1
+        self.rows, self.last, self._rings = rows, shape[0] - 1, num_envs
         size = num_envs * rows
         self.pictures = zeros((size, *shape[1:]), torch.uint8).numpy()
         #: Rows since the stack began that a row's pictures come from, at most ``K - 1``.
@@ -133,7 +133,14 @@ class StackedRows:
         finals: NDArray[Any],
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         # All but one of the pictures are the same, so where stacks move on they share their memory.
-        places = self._places(index, self._ago_and_next)  # [B, K + 1]
+        if self._rings == 1 and not len(ended):
+            # As a rule all stacks are whole. `take` itself goes on at the beginning of a ring.
+            places = index[:, None] - self._ago_and_next  # [B, K + 1]
+            depths = self.depth.take(places[:, self.last :], mode="wrap")  # theirs, and behind
+            if (depths == self.last).all() and (places[:, -1] == behind).all():
+                together = self.pictures.take(places, 0, mode="wrap")
+                return together[:, :-1], together[:, 1:]
+        places = self._places(index, self._ago_and_next)
         moved_on = self.depth.take(behind) > 0
         moved_on &= places[:, -1] == behind
         if len(ended):

@@ -32,13 +32,14 @@ def picture(rng: np.random.Generator) -> NDArray[np.uint8]:
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=15),
+    st.integers(1, 2),
     st.integers(0, 1000),
 )
-def test_whatever_is_put_is_taken(blocks: list[tuple[int, int]], seed: int) -> None:
+def test_whatever_is_put_is_taken(blocks: list[tuple[int, int]], envs: int, seed: int) -> None:
     """Stacks that move on, that begin anew, and that have nothing to do with each other."""
     rng = np.random.default_rng(seed)
-    ring, envs = StackedRows(SHAPE, 2, ROWS), 2
-    kept: list[NDArray[np.uint8]] = []  # [2, K, H, W] of every position
+    ring = StackedRows(SHAPE, envs, ROWS)
+    kept: list[NDArray[np.uint8]] = []  # [N, K, H, W] of every position
     stack = rng.integers(0, 256, (envs, *SHAPE), np.uint8)
     for steps, kind in blocks:
         block = []
@@ -57,11 +58,40 @@ def test_whatever_is_put_is_taken(blocks: list[tuple[int, int]], seed: int) -> N
         positions = np.arange(max(0, len(kept) - HELD), len(kept))
         for env in range(envs):
             taken = ring.take(env * ROWS + positions % ROWS)
-            assert np.array_equal(taken, np.stack([kept[p][env] for p in positions]))
+            expected = np.stack([kept[p][env] for p in positions])
+            assert np.array_equal(taken, expected)
+            places = env * ROWS + positions % ROWS
+            for ahead in (1, 2):
+                apart = [slice(at, at + 1) for at in range(len(positions) - ahead)]
+                for some in (*apart, slice(0, len(apart))):
+                    check_both(ring, places, expected, some, ahead, rng)
         both_rings = np.concatenate([env * ROWS + positions % ROWS for env in range(envs)])
         first = np.isin(np.arange(len(both_rings)), [0, len(positions)])
         saved = ring.saved(both_rings, first)
         assert np.array_equal(unpacked(saved), ring.take(both_rings))
+
+
+def check_both(
+    ring: StackedRows,
+    places: NDArray[np.int64],
+    expected: NDArray[np.uint8],
+    some: slice,
+    ahead: int,
+    rng: np.random.Generator,
+) -> None:
+    """Observations and those ``ahead`` of them, with and without an episode's end in between."""
+    index, behind = places[:-ahead][some], places[ahead:][some]
+    obs, after = expected[:-ahead][some], expected[ahead:][some]
+    nothing = np.empty((0, *SHAPE), np.uint8)
+    for ended in (np.arange(0), np.arange(0, len(index), 2)):
+        finals = rng.integers(0, 256, (len(ended), *SHAPE), np.uint8)
+        if rng.random() < 0.5:  # a last observation that moves on from the one before
+            finals[:, :-1] = obs[ended][:, 1:]
+        wanted = after.copy()
+        wanted[ended] = finals
+        found = ring.both(index, behind, ended, finals if len(ended) else nothing)
+        assert np.array_equal(found[0], obs)
+        assert np.array_equal(found[1], wanted)
 
 
 def test_a_row_that_is_written_again_counts() -> None:
