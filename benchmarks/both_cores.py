@@ -41,7 +41,7 @@ class Workload:
 WORKLOADS = {
     "W1": Workload(800_000, 16),
     "W2": Workload(240_000, 2),
-    "W3": Workload(6_000, 2),
+    "W3": Workload(12_000, 2),
     "W4": Workload(8_000, 2),
     "W5": Workload(16_384, 16),
 }
