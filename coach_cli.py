@@ -201,6 +201,9 @@ def evaluate(
 def verify(
     preset: PresetArgument,
     seeds: Annotated[int | None, typer.Option(min=1, help="Default: the preset's.")] = None,
+    first_seed: Annotated[
+        int | None, typer.Option(min=0, help="The seeds follow from it; default: the preset's.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Seeds trained side by side.")] = 1,
     set_: SetOption = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
@@ -220,13 +223,20 @@ def verify(
     """Train a preset for several seeds and compare with its target."""
     from coach.runners import preset as presets
     from coach.runners import verify as verification
+    from coach.runners.trials import InterruptedTrialError
 
     plugins = _load_plugins(plugin)
     with presets.blaming(preset):
         placed = _placement(mode, exchange, workers, worker_kind, device)
         name, settings = presets.load(preset, _overrides(set_, **placed))
         _refuse_idle_flags(settings, exchange, worker_kind)
-        verdict = verification.verify(name, settings, run_dir, seeds, jobs, plugins, resume)
+        try:
+            verdict = verification.verify(
+                name, settings, run_dir, seeds, jobs, plugins, resume, first_seed, console
+            )
+        except InterruptedTrialError as error:
+            errors.print(error.args[0], markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(143 if "SIGTERM" in error.stopped else 130) from None
     verification.print_verdict(console, verdict)
     if record is not None:
         verification.record(verdict, settings, record)

@@ -27,7 +27,7 @@ from coach.runners.preset import dump
 from coach.runners.seeds import derived_seed
 from coach.runners.storage import to_json, unwritable, write_file
 from coach.runners.worker import WorkerError
-from coach.telemetry.console import LiveView
+from coach.telemetry.console import Listener, LiveView
 from coach.telemetry.profile import Profile
 from coach.telemetry.telemetry import Telemetry
 from coach.telemetry.tensorboard import TensorBoard
@@ -66,6 +66,7 @@ class Run:
         quiet: show no progress.
         skip_episodes: on resume, leave out so many episodes of every environment.
         plugins: imported by the process that judges policies.
+        listener: called with the run's progress.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Run:
         quiet: bool = False,
         skip_episodes: int = 0,
         plugins: list[str] | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self.experiment, self.folder = experiment, folder
         run, memory = experiment.run, experiment.memory
@@ -113,7 +115,7 @@ class Run:
             self.clock.begin(manifest["env_steps"])
         try:
             board = TensorBoard(folder, self.clock.env_steps + 1 if resume else None)
-            self.view = LiveView(console, run.steps, self.clock.env_steps, quiet)
+            self.view = LiveView(console, run.steps, self.clock.env_steps, quiet, listener)
             self.log = Telemetry(
                 folder,
                 experiment.learner,
@@ -311,11 +313,12 @@ def start(
     console: Console,
     plugins: list[str],
     quiet: bool = False,
+    listener: Listener | None = None,
 ) -> Run:
     """A new run of a preset, in a new folder under ``root``."""
     experiment = build_experiment(settings, plugins, _teller(console))
     folder = run_folder.create(root, name, experiment.run.seed, experiment.plain, plugins)
-    return Run(experiment, folder, console, quiet=quiet, plugins=plugins)
+    return Run(experiment, folder, console, quiet=quiet, plugins=plugins, listener=listener)
 
 
 def carry_through(run: Run, plugins: list[str]) -> tuple[Run, Result]:
@@ -345,9 +348,9 @@ def carry_through(run: Run, plugins: list[str]) -> tuple[Run, Result]:
             )
             before, settings = run, copy.deepcopy(run.experiment.plain)
             settings["run"]["restore_environments"] = False
-            console, quiet = before.view.console, before.view.quiet
+            console, quiet, listener = before.view.console, before.view.quiet, before.view.listener
             # From one checkpoint the same episodes would follow each time, and what made them fail.
-            run = resume(before.folder, settings, console, plugins, quiet, restarts - 1)
+            run = resume(before.folder, settings, console, plugins, quiet, restarts - 1, listener)
             if before.profile is not None:
                 run.watch(before.profile)
 
@@ -359,13 +362,14 @@ def resume(
     plugins: list[str],
     quiet: bool = False,
     skip_episodes: int = 0,
+    listener: Listener | None = None,
 ) -> Run:
     """Continue the run in ``folder`` from its newest whole checkpoint.
 
     ``skip_episodes`` leaves out so many episodes of every environment, if fresh ones begin.
     """
     experiment = build_experiment(settings, plugins, _teller(console))
-    return Run(experiment, folder, console, True, quiet, skip_episodes, plugins)
+    return Run(experiment, folder, console, True, quiet, skip_episodes, plugins, listener)
 
 
 def _seconds_of(folder: Path) -> float:

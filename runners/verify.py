@@ -1,51 +1,24 @@
-"""Training a preset for several seeds and holding the result against its pass mark."""
+"""Training a preset for several seeds and comparing it with its pass mark."""
 
 from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
-import os
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from coach.core.errors import CoachError, SettingError
-from coach.core.registry import load_plugin
-from coach.runners import folder as run_folder
-from coach.runners.checkpoint import checkpoints, load_policy
-from coach.runners.experiment import build_experiment
-from coach.runners.preset import dump
-from coach.runners.training import carry_through, resume, start
+from coach.core.errors import SettingError
+from coach.runners.trials import Request, Trial, run_one_by_one, run_side_by_side
 from coach.telemetry.console import number
+from coach.telemetry.verification import VerificationView
+from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.table import Table
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One seed's outcome.
-
-    Args:
-        seed: of the run.
-        kept: returns of the kept (best evaluated) policy in fresh episodes.
-        last: returns of the policy as it was at the end, in the same episodes.
-        env_steps: environment steps taken.
-        seconds: wall time of training.
-        folder: the run's folder.
-    """
-
-    seed: int
-    kept: list[float]
-    last: list[float]
-    env_steps: int
-    seconds: float
-    folder: Path
+#: Share of the seeds whose last policy has to reach the target.
+LAST_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -57,14 +30,33 @@ class Verdict:
     trials: list[Trial]
 
     @property
-    def means(self) -> list[float]:
+    def kept(self) -> list[float]:
         """Mean return of each seed's kept policy."""
         return [float(np.mean(trial.kept)) for trial in self.trials]
 
     @property
+    def last(self) -> list[float]:
+        """Mean return of each seed's last policy."""
+        return [float(np.mean(trial.last)) for trial in self.trials]
+
+    def reached(self, means: list[float]) -> int:
+        """How many seeds reach the target."""
+        return sum(mean >= self.target for mean in means)
+
+    @property
+    def kept_passed(self) -> bool:
+        """Whether the mean over the seeds' kept policies reaches the target."""
+        return float(np.mean(self.kept)) >= self.target
+
+    @property
+    def last_passed(self) -> bool:
+        """Whether the last policies of at least 9 in 10 seeds reach the target."""
+        return self.reached(self.last) >= LAST_SHARE * len(self.trials)
+
+    @property
     def passed(self) -> bool:
-        """Whether the mean over the seeds reaches the pass mark."""
-        return float(np.mean(self.means)) >= self.target
+        """Whether both the kept and the last policies pass."""
+        return self.kept_passed and self.last_passed
 
 
 def verify(
@@ -75,16 +67,30 @@ def verify(
     jobs: int = 1,
     plugins: list[str] | None = None,
     resuming: bool = False,
+    first_seed: int | None = None,
+    console: Console | None = None,
 ) -> Verdict:
-    """Train ``seeds`` seeds within the target's steps and judge the kept policies.
+    """Train ``seeds`` seeds within the target's steps and judge what came of them.
 
-    The policy that did best in the run's own evaluations is kept; it is judged in episodes that
-    it has not been selected on. With ``resuming``, runs under ``root`` that had the same settings
-    are gone on with, or judged as they are if they are finished.
+    Each run keeps the policy that did best in its own evaluations. This one and the policy at the
+    end of the run are both judged, in the same episodes, which neither was selected on.
+
+    Args:
+        name: of the preset.
+        settings: its plain settings.
+        root: where run folders are made.
+        seeds: how many; left out, what the target says.
+        jobs: seeds trained at the same time, each in a process of its own.
+        plugins: imported by these processes.
+        resuming: go on with runs under ``root`` that had the same settings; those that are finished
+            are judged as they are.
+        first_seed: the seeds follow from it; left out, the preset's own.
+        console: where progress is shown; left out, nowhere.
 
     Raises:
         SettingError: the preset has no target.
-        CoachError: a signal ended a run before it was finished.
+        InterruptedTrialError: a signal ended a run before it was finished.
+        CoachError: a run failed.
     """
     target = settings.get("target")
     if not isinstance(target, dict) or "return" not in target:
@@ -93,20 +99,21 @@ def verify(
             f"{name} has no pass mark to verify",
             "Add `target: {return: ..., within_steps: ...}` to the preset.",
         )
-    first = settings["run"].get("seed", 1)
+    first = settings["run"].get("seed", 1) if first_seed is None else first_seed
     count = seeds or target.get("seeds", 3)
-    arguments = []
+    steps = target.get("within_steps") or settings["run"]["steps"]
+    requests = []
     for seed in range(first, first + count):
         changed = copy.deepcopy(settings)
         changed["run"]["seed"] = seed
-        changed["run"]["steps"] = target.get("within_steps") or changed["run"]["steps"]
-        arguments.append((name, changed, root, plugins or [], resuming))
-    if jobs == 1:
-        trials = [_trial(*argument) for argument in arguments]
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
-            trials = list(pool.map(_job, *zip(*arguments)))
+        changed["run"]["steps"] = steps
+        requests.append(Request(name, changed, root, plugins or [], resuming))
+    shown = console if console is not None else Console(quiet=True)
+    with VerificationView(shown, [request.seed for request in requests], steps, jobs) as view:
+        if jobs == 1:
+            trials = run_one_by_one(requests, view)
+        else:
+            trials = run_side_by_side(requests, view, jobs)
     return Verdict(name, float(target["return"]), trials)
 
 
@@ -116,18 +123,16 @@ def record(verdict: Verdict, settings: dict[str, Any], path: Path) -> None:
     An older entry of the same preset is replaced.
     """
     entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    returns = [trial.kept for trial in verdict.trials]
-    low, high = interval(returns)
     entries[verdict.preset] = {
         "about": settings.get("about"),
         "agent": settings["agent"]["type"] if isinstance(settings["agent"], dict) else None,
         "environment": settings["environment"]["id"],
         "env_steps": max(trial.env_steps for trial in verdict.trials),
         "target": verdict.target,
-        "means": [round(mean, 3) for mean in verdict.means],
-        "last": [round(float(np.mean(trial.last)), 3) for trial in verdict.trials],
-        "interquartile_mean": round(interquartile_mean(np.concatenate(returns)), 3),
-        "interval": [round(low, 3), round(high, 3)],
+        "seeds": [trial.seed for trial in verdict.trials],
+        "episodes": len(verdict.trials[0].last),
+        "kept": _summary(verdict.kept, verdict.kept_passed),
+        "last": _summary(verdict.last, verdict.last_passed),
         "seconds": round(float(np.mean([trial.seconds for trial in verdict.trials])), 1),
         "published": settings["target"].get("published"),
     }
@@ -136,128 +141,83 @@ def record(verdict: Verdict, settings: dict[str, Any], path: Path) -> None:
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
-    """Print a row per seed and the summary."""
+    """Print a row per seed and a summary of the kept and of the last policies."""
     table = Table(title=f"{verdict.preset}: target {verdict.target:g}", title_justify="left")
     for column in ("seed", "kept policy", "last policy", "env steps", "wall time"):
         table.add_column(column, justify="right")
-    for trial, mean in zip(verdict.trials, verdict.means):
+    for trial in verdict.trials:
         table.add_row(
             str(trial.seed),
-            f"{number(mean)} ± {number(float(np.std(trial.kept)))}",
-            f"{number(float(np.mean(trial.last)))} ± {number(float(np.std(trial.last)))}",
+            *(
+                f"{number(float(np.mean(returns)))} ± {number(float(np.std(returns)))}"
+                for returns in (trial.kept, trial.last)
+            ),
             f"{trial.env_steps:,}",
             f"{trial.seconds:.1f} s",
         )
     console.print(table)
-    means = verdict.means
-    pooled = np.concatenate([trial.kept for trial in verdict.trials])
+    summary = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("", "mean", "lowest", "IQM over seeds (95 %)", "reach the target", ""):
+        summary.add_column(column, justify="left" if not column else "right")
+    for word, means, passed in (
+        ("kept", verdict.kept, verdict.kept_passed),
+        ("last", verdict.last, verdict.last_passed),
+    ):
+        low, high = interval(means)
+        summary.add_row(
+            word,
+            number(float(np.mean(means))),
+            number(min(means)),
+            f"{number(interquartile_mean(means))} ({number(low)} to {number(high)})",
+            f"{verdict.reached(means)} of {len(means)}",
+            "[green]passed[/green]" if passed else "[red]failed[/red]",
+        )
+    console.print(summary)
+    style, word = ("green", "PASSED") if verdict.passed else ("red", "FAILED")
     console.print(
-        f"mean {number(float(np.mean(means)))}   "
-        f"interquartile mean {number(interquartile_mean(pooled))}   "
-        f"spread over seeds {number(float(np.std(means)))}   "
-        f"wall time {sum(trial.seconds for trial in verdict.trials):.1f} s",
+        f"[{style}]{word}[/{style}] (kept policies: the mean reaches {verdict.target:g}; last "
+        "policies: at least 9 in 10 seeds do)",
         highlight=False,
         soft_wrap=True,
     )
-    style, word = ("green", "PASSED") if verdict.passed else ("red", "FAILED")
-    console.print(f"[{style}]{word}[/{style}] (mean over seeds against {verdict.target:g})")
 
 
-def interquartile_mean(values: Any) -> float:
-    """Mean of the middle half (arXiv:2108.13264), here over the episodes of all seeds."""
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+def interquartile_mean(values: ArrayLike) -> float:
+    """Mean of the middle half (arXiv:2108.13264, section 4.3)."""
+    return float(_trimmed(np.asarray(values, dtype=np.float64)))
 
 
 def interval(
-    returns: list[list[float]], confidence: float = 0.95, draws: int = 2_000
+    means: list[float], confidence: float = 0.95, draws: int = 10_000
 ) -> tuple[float, float]:
-    """Bootstrap interval of the interquartile mean (arXiv:2108.13264, section 4.1).
+    """Percentile bootstrap interval of the interquartile mean (arXiv:2108.13264, section 4.1).
 
-    Seeds are drawn with replacement, and episodes within each.
+    Runs are drawn with replacement: a run is one observation, whatever its number of episodes.
 
     Args:
-        returns: of each seed's episodes.
+        means: one per run.
         confidence: of the interval.
         draws: of the bootstrap.
     """
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(draws):
-        seeds = rng.integers(len(returns), size=len(returns))
-        drawn = [rng.choice(returns[seed], len(returns[seed])) for seed in seeds]
-        found.append(interquartile_mean(np.concatenate(drawn)))
+    values = np.asarray(means, dtype=np.float64)
+    chosen = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
+    found = _trimmed(values[chosen])
     low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone; a run that goes on ends as usual."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _trimmed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means along the last axis without its lowest and highest quarters, rounded down."""
+    cut = values.shape[-1] // 4
+    middle = np.sort(values, -1)[..., cut : values.shape[-1] - cut]
+    return np.asarray(middle.mean(-1))
 
 
-def _job(*arguments: Any) -> Trial:
-    """A trial in a process of its own."""
-    try:
-        return _trial(*arguments)
-    finally:
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            os._exit(1)  # nobody waits for what was found, or says that there is no more to do
-
-
-def _trial(
-    name: str, settings: dict[str, Any], root: Path, plugins: list[str], resuming: bool
-) -> Trial:
-    for plugin in plugins:
-        load_plugin(plugin)
-    seed, episodes = settings["run"]["seed"], settings["target"].get("episodes", 20)
-    folder = _earlier(name, settings, root, plugins) if resuming else None
-    run = (
-        start(name, settings, root, Console(), plugins, quiet=True)
-        if folder is None
-        else resume(folder, settings, Console(), plugins, quiet=True)
-    )
-    run, result = carry_through(run, plugins)
-    if result.stopped.startswith("interrupted"):
-        raise CoachError(
-            f"Seed {seed} was {result.stopped} after {result.env_steps:,} steps.",
-            "Add --resume to go on where it stopped.",
-        )
-    last = [episode.value for episode in run.evaluate(episodes, "verification")]
-    kept = last
-    if (result.folder / "best").is_dir():
-        weights, _ = load_policy(result.folder / "best")
-        run.experiment.agent.load_state_dict(weights)
-        kept = [episode.value for episode in run.evaluate(episodes, "verification")]
-    return Trial(seed, kept, last, result.env_steps, result.seconds, result.folder)
-
-
-def _earlier(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) -> Path | None:
-    """The newest run of a seed with the same settings that has a checkpoint to go on from."""
-    wanted, seed = _what_runs(settings, plugins), settings["run"]["seed"]
-    for folder in sorted((root / name).glob(f"*-seed{seed}*"), reverse=True):
-        if run_folder.is_run(folder) and checkpoints(folder):
-            found, _ = run_folder.read(folder)
-            if _what_runs(found, plugins) == wanted:
-                return folder
-    return None
-
-
-def _what_runs(settings: dict[str, Any], plugins: list[str]) -> dict[str, Any] | None:
-    """All settings but what a run is judged by afterwards; ``None`` if they are none any more."""
-    try:
-        experiment = build_experiment(settings, plugins)
-    except SettingError:  # of a version before that had other ones
-        return None
-    experiment.source.close()
-    resolved: dict[str, Any] = yaml.safe_load(dump(experiment.plain))
-    return {key: value for key, value in resolved.items() if key not in ("about", "target")}
+def _summary(means: list[float], passed: bool) -> dict[str, Any]:
+    low, high = interval(means)
+    return {
+        "means": [round(mean, 3) for mean in means],
+        "interquartile_mean": round(interquartile_mean(means), 3),
+        "interval": [round(low, 3), round(high, 3)],
+        "passed": passed,
+    }

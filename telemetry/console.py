@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 
 from coach.core.source import Standing
@@ -16,6 +18,25 @@ SECONDS_BETWEEN_LINES = 10.0
 _MOST_ROWS = 16  # of workers; the rest is summed up
 
 
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is; returns are NaN as long as there are none.
+
+    Args:
+        env_steps: environment steps taken.
+        training: mean return of the episodes since the last line.
+        evaluation: mean return of the last evaluation.
+    """
+
+    env_steps: int
+    training: float = math.nan
+    evaluation: float = math.nan
+
+
+#: Called with the progress of a run at every line of progress.csv and every evaluation.
+Listener = Callable[[RunProgress], None]
+
+
 class LiveView:
     """Steps, return, speed and time left; below that the workers, if there are any.
 
@@ -24,10 +45,19 @@ class LiveView:
         limit: environment steps of the run.
         done: steps taken before, on resume.
         quiet: print nothing but warnings.
+        listener: called with the progress, quiet or not.
     """
 
-    def __init__(self, console: Console, limit: int, done: int = 0, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console,
+        limit: int,
+        done: int = 0,
+        quiet: bool = False,
+        listener: Listener | None = None,
+    ) -> None:
         self.console, self.limit, self.quiet = console, limit, quiet
+        self.listener = listener
         self._begin, self._first, self._said = monotonic(), done, monotonic()
         self._training = self._evaluation = math.nan
         self._standing: Standing | None = None
@@ -50,6 +80,7 @@ class LiveView:
         """Show how far the run is; cheap enough to be called often."""
         if training_return is not None:
             self._training = training_return
+        self._report(env_steps)
         if self._live is not None:
             self._progress.update(self._task, completed=env_steps, words=self._words(env_steps))
         elif not self.quiet and monotonic() - self._said > SECONDS_BETWEEN_LINES:
@@ -60,7 +91,9 @@ class LiveView:
         self._evaluation = value
         if self._live is not None:
             self.update(env_steps, None)
-        elif not self.quiet:
+            return
+        self._report(env_steps)
+        if not self.quiet:
             self._line(env_steps)
 
     def workers(self, standing: Standing) -> None:
@@ -77,6 +110,10 @@ class LiveView:
         """Leave the last state on the screen."""
         if self._live is not None:
             self._live.stop()
+
+    def _report(self, env_steps: int) -> None:
+        if self.listener is not None:
+            self.listener(RunProgress(env_steps, self._training, self._evaluation))
 
     def _words(self, env_steps: int) -> str:
         speed = (env_steps - self._first) / max(monotonic() - self._begin, 1e-9)
