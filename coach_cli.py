@@ -253,7 +253,7 @@ def main() -> NoReturn:
     except CoachError as error:
         errors.print("[bold red]Error:[/bold red] ", end="")
         errors.print(error.args[0], markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(error.exit_status)
     sys.exit(0)
 
 

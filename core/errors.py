@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class CoachError(Exception):
@@ -13,6 +14,9 @@ class CoachError(Exception):
         problem: what is wrong, in one sentence.
         remedy: what to do about it.
     """
+
+    #: Exit status of the command line, see docs/environments.md.
+    exit_status: ClassVar[int] = 1
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         super().__init__(f"{problem}\n{remedy}" if remedy else problem)
@@ -44,6 +48,22 @@ class CheckpointError(CoachError):
 
 class ResourceError(CoachError):
     """The machine cannot give what the run needs (memory, disk, a writable directory)."""
+
+
+class FailedEnvironmentError(CoachError):
+    """An environment raised, tried to end the process, or returned what it must not.
+
+    It ends a run in mode single with a checkpoint, and is a failure of the worker elsewhere.
+    """
+
+    exit_status = 3
+
+
+class InterruptedRunError(BaseException):
+    """The run is to end while it waits for something that may never come.
+
+    No subclass of `Exception`, so that code of environments does not catch it by mistake.
+    """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

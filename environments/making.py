@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
-from coach.core.errors import CoachError, SettingError, nearest
+from coach.core.errors import CoachError, InterruptedRunError, SettingError, nearest
 from coach.core.registry import entries, find, load_plugin
 from coach.core.schema import Count, build, parameters
 from coach.environments.arrays import EnvArrays
@@ -192,7 +192,9 @@ class EnvironmentSettings:
             raise SettingError(
                 key, _first_line(error), f"Check the arguments in {where}."
             ) from error
-        except Exception as error:
+        except (InterruptedRunError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # sys.exit among them
             raise SettingError(
                 key, f"{self.id} cannot be made: {type(error).__name__}: {_first_line(error)}"
             ) from error

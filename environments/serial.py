@@ -7,11 +7,13 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from coach.core.errors import FailedEnvironmentError
 from coach.core.layout import assigner, named_leaves
 from coach.core.source import Episode
 from coach.core.spec import Spec
 from coach.environments.actions import to_environment
 from coach.environments.arrays import EnvArrays
+from coach.environments.calls import NOT_OF_ENVIRONMENTS, close, environment_name, failure
 from coach.environments.history import History, check_restored, taken
 from coach.environments.vector import Step, VectorEnv
 from numpy.typing import NDArray
@@ -56,11 +58,18 @@ class SerialEnvs(VectorEnv):
         return self.arrays.obs
 
     def step(self, action: NDArray[Any]) -> Step:
-        """Take one action per environment; restart those whose episode ended."""
+        """Take one action per environment; restart those whose episode ended.
+
+        Raises:
+            FailedEnvironmentError: one of them raised something.
+        """
         action = action.copy()  # the history keeps its rows
         arrays, value, assign, ended = self.arrays, self._value, self._assign, []
         for i, (env, move) in enumerate(zip(self.envs, self._translate(action))):
-            obs, reward, terminated, truncated, _ = env.step(move)
+            try:
+                obs, reward, terminated, truncated, _ = env.step(move)
+            except BaseException as error:
+                raise self._failure(i, "step", error) from error
             assign(arrays.next_obs, i, obs)
             arrays.reward[i] = reward
             arrays.terminated[i], arrays.truncated[i] = terminated, truncated
@@ -103,16 +112,37 @@ class SerialEnvs(VectorEnv):
     def close(self) -> None:
         """Close the environments."""
         for env in self.envs:
-            env.close()
+            close(env)
 
     def _begin(self, i: int) -> None:
         self._value[i] = 0.0
-        obs, _ = self.envs[i].reset(seed=self._history.begin(i))
+        seed = self._history.begin(i)
+        try:
+            obs, _ = self.envs[i].reset(seed=seed)
+        except BaseException as error:
+            raise self._failure(i, "reset", error) from error
         self._assign(self.arrays.obs, i, obs)
 
     def _repeat(self, i: int, actions: NDArray[Any]) -> None:
         for action, move in zip(actions, self._translate(actions) if len(actions) else ()):
-            obs, reward, *_ = self.envs[i].step(move)
+            try:
+                obs, reward, *_ = self.envs[i].step(move)
+            except BaseException as error:
+                raise self._failure(i, "step", error) from error
             self._value[i] += float(reward)
             self._history.record(i, action)
             self._assign(self.arrays.obs, i, obs)
+
+    def _failure(self, i: int, doing: str, error: BaseException) -> FailedEnvironmentError:
+        """The error to raise for what environment ``i`` raised."""
+        if isinstance(error, NOT_OF_ENVIRONMENTS):
+            raise error
+        history, step = self._history, None if doing == "reset" else len(self._history.actions[i])
+        return failure(
+            environment_name(self.envs[i]),
+            doing,
+            error,
+            self.first_env + i,
+            history.episode[i],
+            None if step is None else step + 1,
+        )

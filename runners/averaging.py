@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from coach.runners.clock import Clock
 from coach.runners.exchange import Averaged, Portion, agree_on, join_group
 from coach.runners.gradient_worker import SAVE, SAVING, STOPPING
 from coach.runners.partners import Partners, name_of
-from coach.runners.worker import FAILED, START_SECONDS, Worker, WorkerError
+from coach.runners.worker import FAILED, START_SECONDS, Worker, WorkerError, in_words
 from torch import Tensor, distributed, nn
 
 _LAST_WORDS_SECONDS = 2.0
@@ -62,7 +61,7 @@ class AveragingSource(Source):
         try:
             return self.actor.collect()
         except Exception as error:
-            raise LostPartnerError(f"worker 0: {traceback.format_exc()}") from error
+            raise LostPartnerError(f"worker 0: {in_words(error)}") from error
 
     def publish(self, policy: nn.Module, version: int) -> None:
         """Weights are the same everywhere already."""

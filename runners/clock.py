@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
+from coach.core.errors import InterruptedRunError
 
-class InterruptedRunError(Exception):
-    """The run is to stop while it waits for something that may never come."""
+__all__ = ["Clock", "InterruptedRunError", "ended_by_signals"]
 
 
 @dataclass
@@ -21,11 +21,13 @@ class Clock:
         limit: environment steps to take.
         env_steps: environment steps taken.
         stop: why to end early, set from outside ("interrupted", "target reached").
+        collecting: a fragment is being collected; one that is broken off is given up.
     """
 
     limit: int
     env_steps: int = 0
     stop: str = ""
+    collecting: bool = False
     _first: int = field(default=0, init=False)
     _reached: dict[str, int] = field(default_factory=dict, init=False)
 

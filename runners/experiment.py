@@ -18,6 +18,7 @@ from coach.core.optimizer import Optimizer
 from coach.core.schema import build, build_part
 from coach.core.source import Source
 from coach.core.spec import Spec
+from coach.environments.calls import close
 from coach.environments.making import EnvironmentSettings
 from coach.runners.clock import Clock
 from coach.runners.exchange import Portion
@@ -180,7 +181,7 @@ def _spec_of(environment: EnvironmentSettings) -> Spec:
             key = error.key.replace("environment.kwargs", "environment.evaluation_kwargs")
             raise SettingError(key, error.text, error.remedy) from error
         specs.append(Spec(probe.observation_space, probe.action_space))
-        probe.close()
+        close(probe)
     if specs[0] != specs[-1]:
         raise SettingError(
             "environment.evaluation_kwargs",

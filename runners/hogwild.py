@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,7 +15,7 @@ from coach.runners.exchange import Hogwild, Portion, SharedClock, shared_size
 from coach.runners.gradient_worker import SAVE
 from coach.runners.partners import Partners, name_of
 from coach.runners.shared import share
-from coach.runners.worker import START_SECONDS, Worker, WorkerError
+from coach.runners.worker import START_SECONDS, Worker, WorkerError, in_words
 from torch import nn
 
 
@@ -59,8 +58,8 @@ class HogwildSource(Source):
         while True:
             try:
                 return self.actor.collect()
-            except Exception:  # whatever an environment raises
-                self.partners.tolerance.note(0, traceback.format_exc())
+            except Exception as error:  # whatever an environment raises
+                self.partners.tolerance.note(0, in_words(error))
                 self.actor.begin_anew()
 
     def publish(self, policy: nn.Module, version: int) -> None:

@@ -27,7 +27,9 @@ def train(
         after_fragment: evaluates and checkpoints when it is time.
     """
     while not clock.finished:
+        clock.collecting = True  # until nothing of it can be lost
         fragment = source.collect()  # [T, N]
+        clock.collecting = False
         begin = perf_counter()
         memory.write(fragment)
         clock.advance(fragment.steps)

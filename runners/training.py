@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
+from coach.core.errors import CoachError, FailedEnvironmentError
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.core.versions import versions
@@ -146,7 +148,9 @@ class Run:
         """Train until the steps are taken, the target is met or a signal comes.
 
         Raises:
+            FailedEnvironmentError: an environment failed; what was learned is in a checkpoint.
             ResourceError: the disk is full or cannot be written.
+            WorkerError: workers failed too often; what was learned is in a checkpoint.
         """
         begin = perf_counter()
         experiment, clock = self.experiment, self.clock
@@ -177,6 +181,9 @@ class Run:
         except WorkerError:
             self._save(whole=False)  # what has been learned stays
             raise
+        except FailedEnvironmentError as error:
+            self._save(whole=not clock.collecting)
+            raise FailedEnvironmentError(error.problem, self._after_mending(error)) from error
         finally:
             if self.profile is not None:
                 self.profile.stop()
@@ -256,6 +263,12 @@ class Run:
             episodes,
             derived_seed(experiment.run.seed, purpose),
             experiment.learner.device,
+        )
+
+    def _after_mending(self, error: CoachError) -> str:
+        return (
+            f"{error.remedy} What was learned until then is kept: "
+            f"coach train {shlex.quote(str(self.folder))} --resume"
         )
 
     def _save_last(self) -> None:

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
-from coach.core.errors import CoachError
+from coach.core.errors import CoachError, FailedEnvironmentError
 from coach.core.registry import load_plugin
 from coach.runners.channel import Channel, ChannelClosedError
 
@@ -45,6 +45,17 @@ def spread(num_envs: int, workers: int) -> list[range]:
 
 class WorkerError(CoachError):
     """Workers failed more often than the run tolerates."""
+
+    exit_status = 4
+
+
+def in_words(error: BaseException) -> str:
+    """A failure as it is reported: our own errors by their text, others with their traceback."""
+    if isinstance(error, FailedEnvironmentError):
+        return error.problem  # ends with what the environment raised
+    if isinstance(error, CoachError):
+        return str(error)
+    return "".join(traceback.format_exception(error))
 
 
 class Worker:
@@ -210,8 +221,7 @@ def _serve(target: Target, channel: Channel, args: tuple[Any, ...]) -> None:
         return  # the run is over, or gone
     except BaseException as error:
         with suppress(ChannelClosedError):
-            clear = isinstance(error, CoachError)
-            channel.send(FAILED, data=(str(error) if clear else traceback.format_exc()).encode())
+            channel.send(FAILED, data=in_words(error).encode())
     finally:
         channel.close()
 

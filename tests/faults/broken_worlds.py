@@ -1,0 +1,80 @@
+"""Environments that break in one way each, in a chosen step of their life."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class World(gym.Env[Any, Any]):
+    """Episodes of seven steps, until a step in which something is done.
+
+    Args:
+        at: number of the step, over all episodes, in which `strike` is called; 0 never.
+    """
+
+    length = 7
+
+    def __init__(self, at: int = 0) -> None:
+        self.observation_space = spaces.Box(-2, 2, (4,), np.float32)
+        self.action_space = spaces.Discrete(3)
+        self.at, self.taken, self.t = at, 0, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.taken += 1
+        self.t += 1
+        if self.taken == self.at:
+            self.strike()
+        return self._observe(), 0.5, self.t >= self.length, False, {}
+
+    def strike(self) -> None:
+        """What goes wrong."""
+
+    def _observe(self) -> Any:
+        return self.np_random.uniform(-1, 1, 4).astype(np.float32)
+
+
+class Raises(World):
+    def strike(self) -> None:
+        raise ValueError("the valve is stuck")
+
+
+class LosesFile(World):
+    def strike(self) -> None:
+        open("/no/such/place/map.bin")  # noqa: SIM115
+
+
+class LosesConnection(World):
+    def strike(self) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+
+class Exits(World):
+    def strike(self) -> None:
+        sys.exit(3)
+
+
+class RaisesAtReset(World):
+    """Its third episode cannot begin."""
+
+    begun = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.begun += 1
+        if self.begun == 3:
+            raise LookupError("no level of that number")
+        return super().reset(seed=seed)
+
+
+class RaisesInClose(World):
+    def close(self) -> None:
+        raise AttributeError("the viewer is gone")

@@ -1,0 +1,83 @@
+"""An environment that fails in mode single ends the run with words, a checkpoint and a status."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coach.core.errors import FailedEnvironmentError
+from coach.environments import calls
+from coach.runners.checkpoint import checkpoints
+from coach.runners.training import Run, resume, start
+from rich.console import Console
+
+WORLDS = Path(__file__).with_name("broken_worlds.py")
+
+
+def settings_for(world: str, kwargs: dict[str, Any] | None = None, **run: Any) -> dict[str, Any]:
+    return {
+        "environment": {"id": f"{WORLDS}:{world}", "kwargs": kwargs or {}},
+        "agent": {"type": "dqn", "network": {"embedder": {"type": "mlp", "hidden": [8]}, "heads": {"q": "q"}}},
+        "memory": {"type": "replay", "capacity": 400, "warmup": 20, "batch_size": 8},
+        "run": {"steps": 90, "envs": 2, "fragment_length": 1, **run},
+        "evaluation": {"every": 0},
+    }  # fmt: skip
+
+
+def begin(tmp_path: Path, settings: dict[str, Any]) -> tuple[Run, Console]:
+    console = Console(record=True, width=200)
+    return start("broken", settings, tmp_path / "runs", console, [], quiet=True), console
+
+
+@pytest.mark.parametrize(
+    ("world", "words"),
+    [
+        ("Raises", "ValueError: the valve is stuck"),
+        ("LosesFile", "No such file or directory: '/no/such/place/map.bin'"),
+        ("LosesConnection", "Connection refused"),
+        ("Exits", "sys.exit(3)"),
+    ],
+)
+def test_a_failed_step_is_named_and_what_was_learned_is_kept(
+    world: str, words: str, tmp_path: Path
+) -> None:
+    settings = settings_for(world, {"at": 33})
+    run, _ = begin(tmp_path, settings)
+    with pytest.raises(FailedEnvironmentError) as caught:
+        run.train()
+    told = str(caught.value)
+    assert words in told
+    assert world in told
+    assert "step() (environment 0, episode 4, step 5)" in told  # 33 = 4 * 7 + 5
+    assert "in strike" in told  # the environment's own frame
+    assert "cannot be written" not in told
+    assert f"{run.folder} --resume" in told
+    assert caught.value.exit_status == 3
+    assert checkpoints(run.folder)[-1].name == f"step-{2 * 32:012d}"
+    settings["environment"]["kwargs"] = {"at": 0}
+    again = resume(run.folder, settings, Console(quiet=True), [], quiet=True)
+    assert again.experiment.learner.version > 0
+    assert again.train().env_steps == 90
+
+
+def test_a_failed_reset_is_named(tmp_path: Path) -> None:
+    run, _ = begin(tmp_path, settings_for("RaisesAtReset"))
+    with pytest.raises(FailedEnvironmentError) as caught:
+        run.train()
+    assert "reset() (environment 0, episode 2)" in str(caught.value)
+    assert "LookupError: no level of that number" in str(caught.value)
+    assert checkpoints(run.folder)
+
+
+def test_what_close_raises_is_said_once_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls.forget_what_was_said()
+    run, _ = begin(tmp_path, settings_for("RaisesInClose"))
+    with caplog.at_level(logging.WARNING):
+        assert run.train().env_steps == 90
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("failed in close()" in text for text in told) == 1
+    assert "AttributeError: the viewer is gone" in caplog.text
