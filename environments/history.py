@@ -7,45 +7,108 @@ from typing import Any
 import numpy as np
 import torch
 from coach.core.errors import CoachError
+from coach.environments.calls import say_once
 from numpy.typing import NDArray
+
+#: Steps of an episode that a checkpoint can repeat at most, and bytes of actions that are kept.
+MOST_STEPS, MOST_BYTES = 100_000, 64 * 2**20
+_FIRST_ROWS = 64
 
 
 class History:
-    """Numbers the episodes of some environments and remembers the actions of unfinished ones.
+    """Numbers the episodes of some environments and keeps the actions of unfinished ones.
+
+    An episode of more than ``most_steps`` steps cannot be repeated any more: its actions are
+    dropped, so that neither memory nor checkpoints grow with a task that never ends.
 
     Args:
         num_envs: how many.
         seed: of the run.
         first_env: global id of the first environment.
+        most_steps: of an episode that is to be repeated; fewer where actions are so large that
+            `MOST_BYTES` would not hold them.
     """
 
-    def __init__(self, num_envs: int, seed: int, first_env: int = 0) -> None:
-        self.seed, self.first_env = seed, first_env
+    def __init__(
+        self, num_envs: int, seed: int, first_env: int = 0, most_steps: int = MOST_STEPS
+    ) -> None:
+        self.seed, self.first_env, self.most_steps = seed, first_env, most_steps
         self.episode = [-1] * num_envs
-        self.actions: list[list[NDArray[Any]]] = [[] for _ in range(num_envs)]
+        self._rows: NDArray[Any] = np.empty((0, num_envs))  # [steps, N, ...], the oldest first
+        self._count = 0  # rows that are filled
+        self._first = [0] * num_envs  # row of each episode's first step; negative once dropped
 
     def begin(self, i: int) -> int:
         """Go on to the next episode of environment ``i``; returns its seed."""
         self.episode[i] += 1
-        self.actions[i] = []
+        self._first[i] = self._count
+        return self.seed_of(i)
+
+    def seed_of(self, i: int) -> int:
+        """The seed of the episode that environment ``i`` is in."""
         return episode_seed(self.seed, self.first_env + i, self.episode[i])
 
-    def record(self, i: int, action: NDArray[Any]) -> None:
-        """Note a step; ``action`` is kept, so it must not be changed afterwards."""
-        self.actions[i].append(action)
+    def record(self, action: NDArray[Any]) -> None:
+        """Note a step of all environments ``[N, ...]``; it is copied."""
+        if self._count == len(self._rows):
+            self._make_room(action)
+        self._rows[self._count] = action
+        self._count += 1
+
+    def length(self, i: int) -> int:
+        """Steps taken in the episode that environment ``i`` is in."""
+        return self._count - self._first[i]
 
     def state_dict(self) -> dict[str, Any]:
-        """Episode numbers, and the actions since each episode began."""
+        """Episode numbers, and the actions since each episode began.
+
+        ``lost`` lists the environments whose episode has too many.
+        """
         state: dict[str, Any] = {"episode": list(self.episode)}
-        for i, actions in enumerate(self.actions):
-            if actions:
-                state[f"actions.{i}"] = torch.from_numpy(np.stack(actions))
+        lengths = [self.length(i) for i in range(len(self.episode))]
+        lost = [i for i, length in enumerate(lengths) if length > self.most_steps]
+        for i, length in enumerate(lengths):
+            if length and i not in lost:
+                rows = self._rows[self._count - length : self._count, i]
+                state[f"actions.{i}"] = torch.from_numpy(rows.copy())
+        if lost:
+            state["lost"] = lost
+            say_once(
+                f"An episode has come to more than {self.most_steps:,} steps, which is more than "
+                "a checkpoint keeps the actions of: a resumed run begins fresh episodes."
+            )
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.episode = list(state["episode"])
-        self.actions = [list(taken(state, i)) for i in range(len(self.episode))]
+        actions = [taken(state, i) for i in range(len(self.episode))]
+        self._count = max(map(len, actions))
+        self._first = [self._count - len(rows) for rows in actions]
+        for i, rows in enumerate(actions):
+            if len(rows):
+                if len(self._rows) != self._count:
+                    self._rows = self._empty(self._count, rows[0])
+                self._rows[self._first[i] :, i] = rows
+
+    def _make_room(self, action: NDArray[Any]) -> None:
+        """Drop rows that no episode needs, and take more memory if that is not enough."""
+        self.most_steps = max(1, min(self.most_steps, MOST_BYTES // 2 // max(action.nbytes, 1)))
+        needed = [first for first in self._first if self._count - first <= self.most_steps]
+        oldest = min(needed, default=self._count)
+        kept = self._count - oldest
+        # At least half of what is there is free now, so that rows are not moved at every step.
+        rows = self._rows
+        if kept > len(rows) // 2 or not len(rows):
+            size = min(max(2 * kept, _FIRST_ROWS), 2 * self.most_steps)
+            rows = self._empty(size, action[0])
+        if kept:  # before the first step nobody knows what an action looks like
+            rows[:kept] = self._rows[oldest : self._count]
+        self._rows, self._count = rows, kept
+        self._first = [first - oldest for first in self._first]
+
+    def _empty(self, size: int, example: NDArray[Any]) -> NDArray[Any]:
+        return np.empty((size, len(self.episode), *np.shape(example)), example.dtype)
 
 
 def taken(state: dict[str, Any], i: int) -> NDArray[Any]:
@@ -57,10 +120,23 @@ def taken(state: dict[str, Any], i: int) -> NDArray[Any]:
 def share(state: dict[str, Any], begin: int, end: int) -> dict[str, Any]:
     """What concerns the environments ``begin`` to ``end``, numbered from 0."""
     part: dict[str, Any] = {"episode": state["episode"][begin:end]}
+    lost = [i - begin for i in state.get("lost", ()) if begin <= i < end]
+    if lost:
+        part["lost"] = lost
     for i in range(begin, end):
         if f"actions.{i}" in state:
             part[f"actions.{i - begin}"] = state[f"actions.{i}"]
     return part
+
+
+def can_repeat(state: dict[str, Any]) -> bool:
+    """Whether a state holds the actions of every unfinished episode; says so if it does not."""
+    if state.get("lost"):
+        say_once(
+            "The checkpoint does not hold the actions of an episode that had too many steps: "
+            "fresh episodes begin."
+        )
+    return not state.get("lost")
 
 
 def check_restored(i: int, saved: NDArray[Any], now: NDArray[Any]) -> None:

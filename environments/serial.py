@@ -14,7 +14,7 @@ from coach.core.spec import Spec
 from coach.environments.actions import to_environment
 from coach.environments.arrays import EnvArrays
 from coach.environments.calls import NOT_OF_ENVIRONMENTS, close, environment_name, failure
-from coach.environments.history import History, check_restored, taken
+from coach.environments.history import History, can_repeat, check_restored, taken
 from coach.environments.vector import Step, VectorEnv
 from numpy.typing import NDArray
 
@@ -63,25 +63,24 @@ class SerialEnvs(VectorEnv):
         Raises:
             FailedEnvironmentError: one of them raised something.
         """
-        action = action.copy()  # the history keeps its rows
         arrays, value, assign, ended = self.arrays, self._value, self._assign, []
+        self._history.record(action)  # before an environment can write into it
         for i, (env, move) in enumerate(zip(self.envs, self._translate(action))):
             try:
                 obs, reward, terminated, truncated, _ = env.step(move)
             except BaseException as error:
-                raise self._failure(i, "step", error) from error
+                raise self._failure(i, "step", error, self._history.length(i)) from error
             assign(arrays.next_obs, i, obs)
             arrays.reward[i] = reward
             arrays.terminated[i], arrays.truncated[i] = terminated, truncated
             value[i] += float(reward)
-            self._history.record(i, action[i])
             if terminated or truncated:
                 ended.append(i)
         assign(arrays.obs, ..., arrays.next_obs)
         episodes = []
         for i in ended:
             arrays.value[i] = value[i]
-            length = len(self._history.actions[i])
+            length = self._history.length(i)
             episodes.append(Episode(self.first_env + i, value[i], length))
             self._begin(i)
         return arrays.step(episodes)
@@ -97,12 +96,12 @@ class SerialEnvs(VectorEnv):
         Raises:
             CoachError: an environment did not come back to the same observation.
         """
-        self._history.episode = list(state["episode"])
-        if not repeat:
+        if not (repeat and can_repeat(state)):
+            self._history.episode = list(state["episode"])
             return self.reset()
+        self._history.load_state_dict(state)
         for i in range(self.num_envs):
-            self._history.episode[i] -= 1  # the same episode once more
-            self._begin(i)
+            self._reset(i, self._history.seed_of(i))
             self._repeat(i, taken(state, i))
             for name, leaf in named_leaves(self.arrays.obs, "obs").items():
                 if name in state:
@@ -115,8 +114,10 @@ class SerialEnvs(VectorEnv):
             close(env)
 
     def _begin(self, i: int) -> None:
+        self._reset(i, self._history.begin(i))
+
+    def _reset(self, i: int, seed: int) -> None:
         self._value[i] = 0.0
-        seed = self._history.begin(i)
         try:
             obs, _ = self.envs[i].reset(seed=seed)
         except BaseException as error:
@@ -124,25 +125,19 @@ class SerialEnvs(VectorEnv):
         self._assign(self.arrays.obs, i, obs)
 
     def _repeat(self, i: int, actions: NDArray[Any]) -> None:
-        for action, move in zip(actions, self._translate(actions) if len(actions) else ()):
+        for step, move in enumerate(self._translate(actions) if len(actions) else ()):
             try:
                 obs, reward, *_ = self.envs[i].step(move)
             except BaseException as error:
-                raise self._failure(i, "step", error) from error
+                raise self._failure(i, "step", error, step + 1) from error
             self._value[i] += float(reward)
-            self._history.record(i, action)
             self._assign(self.arrays.obs, i, obs)
 
-    def _failure(self, i: int, doing: str, error: BaseException) -> FailedEnvironmentError:
-        """The error to raise for what environment ``i`` raised."""
+    def _failure(
+        self, i: int, doing: str, error: BaseException, step: int | None = None
+    ) -> FailedEnvironmentError:
+        """The error to raise for what environment ``i`` raised, in step ``step`` of its episode."""
         if isinstance(error, NOT_OF_ENVIRONMENTS):
             raise error
-        history, step = self._history, None if doing == "reset" else len(self._history.actions[i])
-        return failure(
-            environment_name(self.envs[i]),
-            doing,
-            error,
-            self.first_env + i,
-            history.episode[i],
-            None if step is None else step + 1,
-        )
+        name, env_id = environment_name(self.envs[i]), self.first_env + i
+        return failure(name, doing, error, env_id, self._history.episode[i], step)

@@ -13,6 +13,7 @@ from coach.core.context import Context
 from coach.core.source import Report, Source, Standing
 from coach.core.state import prefixed, under
 from coach.core.stream import drawing_from
+from coach.environments.history import can_repeat
 from coach.environments.vector import VectorEnv
 from coach.runners.fragment import FragmentBuffer
 from numpy.typing import NDArray
@@ -140,8 +141,8 @@ class Actor(Source):
             return
         self.ctx.rng.set_state(state["rng"])
         self.ctx.notes.update(under("notes.", state))
-        restore_environments = restore_environments and self.envs.restorable
         envs = under("envs.", state)
+        restore_environments = restore_environments and self.envs.restorable and can_repeat(envs)
         if envs:
             self._observe(self.envs.load_state_dict(envs, restore_environments))
         if restore_environments:

@@ -14,7 +14,7 @@ from coach.core.layout import Zeros, action_layout, assign, named_leaves
 from coach.core.source import Episode, Standing, WorkerStanding
 from coach.core.spec import Spec
 from coach.environments.arrays import EnvArrays
-from coach.environments.history import History, share
+from coach.environments.history import History, can_repeat, share
 from coach.environments.making import EnvironmentSettings
 from coach.environments.vector import Step, VectorEnv
 from coach.runners.channel import Channel, ChannelClosedError
@@ -95,7 +95,6 @@ class LockstepEnvs(VectorEnv):
     def step(self, action: NDArray[Any]) -> Step:
         """Take one action per environment."""
         arrays, history = self._arrays.envs, self._history
-        action = action.copy()  # the history keeps its rows
         self._arrays.action[...] = action
         assign(self._before, ..., arrays.obs)
         begin, failures = perf_counter(), dict[Worker, str]()
@@ -104,8 +103,7 @@ class LockstepEnvs(VectorEnv):
                 worker.channel.send(STEP)
             except ChannelClosedError:
                 failures[worker] = ""
-        for i in range(self.num_envs):  # while they are at work
-            history.record(i, action[i])
+        history.record(action)  # while they are at work
         for worker in self.workers:
             failure = self._wait(worker, self.timeout, "run.worker_timeout")
             if failure is not None:
@@ -116,7 +114,7 @@ class LockstepEnvs(VectorEnv):
         episodes = []
         for i in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
             if not any(i in share for share in lost):
-                length = len(history.actions[i])
+                length = history.length(i)
                 episodes.append(Episode(i, float(arrays.value[i]), length))
                 history.begin(i)
         return arrays.step(episodes)
@@ -151,6 +149,7 @@ class LockstepEnvs(VectorEnv):
         Raises:
             CoachError: an environment did not come back to the same observation.
         """
+        repeat = repeat and can_repeat(state)
         if repeat:
             self._history.load_state_dict(state)
         else:
