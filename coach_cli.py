@@ -90,15 +90,23 @@ def list_parts(
 
 @app.command()
 def describe(
-    kind: Annotated[str, typer.Argument(help="agent, head, memory, preset, ...")],
-    name: Annotated[str, typer.Argument(help="A name from `coach list`.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="agent, head, memory, preset, ...; or a section: run, evaluation, target, "
+            "environment, network."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="A name from `coach list`, or a setting of the section.")
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Show the purpose, settings, defaults and source of a part."""
+    """Show the purpose, settings, defaults and source of a part, or a section's settings."""
     from coach.runners import catalog
 
     _load_plugins(plugin)
-    catalog.print_description(console, catalog.kind_of(kind), name)
+    catalog.describe(console, kind, name)
 
 
 @app.command()
@@ -151,7 +159,7 @@ def train(
         run = training.resume(folder, settings, console, known, quiet)
     else:
         _refuse_run_folder(given)
-        with presets.blaming(preset):
+        with presets.blaming(preset, overrides):
             name, settings = presets.load(preset, overrides)
             _refuse_idle_flags(settings, exchange, worker_kind)
             known = plugins
@@ -226,9 +234,9 @@ def verify(
     from coach.runners.trials import InterruptedTrialError
 
     plugins = _load_plugins(plugin)
-    with presets.blaming(preset):
-        placed = _placement(mode, exchange, workers, worker_kind, device)
-        name, settings = presets.load(preset, _overrides(set_, **placed))
+    overrides = _overrides(set_, **_placement(mode, exchange, workers, worker_kind, device))
+    with presets.blaming(preset, overrides):
+        name, settings = presets.load(preset, overrides)
         _refuse_idle_flags(settings, exchange, worker_kind)
         try:
             verdict = verification.verify(

@@ -66,10 +66,32 @@ class InterruptedRunError(BaseException):
     """
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The sentence that helps after a misspelling: the nearest known name, or all of them."""
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The sentence that helps after a misspelling: the nearest known name, or all of them.
+
+    Upper and lower case, hyphens and underscores do not matter.
+
+    Args:
+        name: as it was written.
+        known: names that there are.
+        cutoff: least similarity of a near name, from 0 to 1.
+    """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean '{close[0]}'?"
+    close = near_name(name, names, cutoff)
+    if close is not None:
+        return f"Did you mean '{close}'?"
     return f"Known: {', '.join(names)}." if names else ""
+
+
+def near_name(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name that is most like ``name``, if any is."""
+    names = list(known)
+    if name in names:
+        return name
+    folded = {_fold(candidate): candidate for candidate in names}
+    close = difflib.get_close_matches(_fold(name), folded, n=1, cutoff=cutoff)
+    return folded[close[0]] if close else None
+
+
+def _fold(name: str) -> str:
+    return name.casefold().replace("-", "_").replace(" ", "_")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import (
     Annotated,
@@ -27,7 +27,8 @@ from typing import (
     get_type_hints,
 )
 
-from coach.core.errors import SettingError, nearest
+from coach.core.errors import SettingError, near_name, nearest
+from coach.core.hints import elsewhere
 from coach.core.registry import find, plural
 from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
@@ -167,7 +168,7 @@ def _settings(
             raise SettingError(
                 f"{key}.{name}" if key else str(name),
                 f"unknown key '{name}'",
-                nearest(str(name), known) or f"{cls.__name__} takes no settings.",
+                _hint(cls, str(name), key, known),
             )
     arguments: dict[str, Any] = {}
     plain: dict[str, Any] = {}
@@ -185,6 +186,16 @@ def _settings(
         built = _convert(annotation, value, path, injected)
         arguments[name], plain[public] = built.value, built.plain
     return arguments, plain
+
+
+def _hint(cls: type, name: str, key: str, known: Iterable[str]) -> str:
+    """What may have been meant by an unknown key: a near name, or a setting of another place."""
+    other = elsewhere(name, key, frozenset(known))
+    close = near_name(name, known, cutoff=0.8)
+    if other and close is None:
+        return other
+    near = nearest(name, known) or f"{cls.__name__} takes no settings."
+    return near if close is not None and f"{key}.{close}" in other else f"{near} {other}".strip()
 
 
 def _convert(annotation: Any, value: Any, key: str, injected: dict[str, Any]) -> Built[Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from coach.core.errors import CoachError, nearest
+from coach.core.errors import CoachError, near_name, nearest
+from coach.core.hints import SECTIONS, elsewhere, section_class
 from coach.core.registry import KINDS, entries, find, plural
 from coach.runners.preset import preset_files
 from rich.console import Console, Group
@@ -29,8 +31,34 @@ def kind_of(word: str) -> str:
     for kind in _LISTED:
         if word in (kind, plural(kind)):
             return kind
-    known = [plural(kind) for kind in _LISTED]
-    raise CoachError(f"There is no kind of part called '{word}'.", nearest(word, known))
+    known = [*(plural(kind) for kind in _LISTED), *_LISTED]
+    raise CoachError(
+        f"There is no kind of part called '{word}'.",
+        nearest(word, known) if near_name(word, known) else nearest("", known[: len(_LISTED)]),
+    )
+
+
+def section_of(word: str) -> str | None:
+    """The group of settings that a word means: run, evaluation, target, environment or network."""
+    return next((name for name in SECTIONS if word in (name, name.split(".")[-1])), None)
+
+
+def print_section(console: Console, section: str, setting: str | None = None) -> None:
+    """Print the settings of a section of presets, or one of them.
+
+    Raises:
+        CoachError: the section has no such setting.
+    """
+    cls = section_class(section)
+    about, described = _docstring(cls)
+    names = [name for name, *_ in _settings_rows(cls, described, "")]
+    if setting is not None and setting not in names:
+        raise CoachError(
+            f"{section} has no setting '{setting}'.", elsewhere(setting) or nearest(setting, names)
+        )
+    console.print(Panel(Text(_flowing(about)), title=f"section {section}", title_align="left"))
+    console.print(_settings_table(cls, described, setting))
+    console.print(f"Defined in {cls.__module__}", style="dim", highlight=False)
 
 
 def print_list(console: Console, kind: str | None) -> None:
@@ -43,6 +71,48 @@ def print_list(console: Console, kind: str | None) -> None:
             table.add_row(name, Text(_plain(summary)))
         console.print(table)
         console.print()
+
+
+def describe(console: Console, what: str, name: str | None) -> None:
+    """Print what a person asks about: a part, a preset, a section, or all parts of a kind.
+
+    Args:
+        console: where to print.
+        what: a kind of part, a section, or the name of a part or preset itself.
+        name: of the part, or of one setting of the section.
+
+    Raises:
+        CoachError: nothing is known under these words.
+    """
+    section = section_of(what)
+    if section is not None and (name is None or what not in KINDS or name not in _names(what)):
+        print_section(console, section, name)
+        return
+    if name is not None:
+        print_description(console, kind_of(what), name)
+        return
+    named = [kind for kind in _LISTED if what in _names(kind)]
+    for kind in named:
+        print_description(console, kind, what)
+    if not named:
+        kind = _kind_or_name(what)
+        print_list(console, kind)
+        console.print(f"One of them: coach describe {kind} NAME", highlight=False)
+
+
+def _kind_or_name(word: str) -> str:
+    try:
+        return kind_of(word)
+    except CoachError as error:
+        known = [*(name for kind in _LISTED for name in _names(kind)), *_LISTED]
+        sections = [name.split(".")[-1] for name in SECTIONS]
+        if near_name(word, [*known, *sections]) is None:
+            raise
+        raise CoachError(error.problem, nearest(word, [*known, *sections])) from None
+
+
+def _names(kind: str) -> list[str]:
+    return list(preset_files()) if kind == "preset" else [entry.name for entry in entries(kind)]
 
 
 def print_description(console: Console, kind: str, name: str) -> None:
@@ -99,26 +169,32 @@ def _plain(text: str) -> str:
     return text.replace("``", "")
 
 
-def _settings_table(cls: type, described: dict[str, str]) -> Table:
+def _settings_table(cls: type, described: dict[str, str], only: str | None = None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column, style in (("setting", "cyan"), ("type", "magenta"), ("default", ""), ("", "")):
         table.add_column(column, style=style)
-    _add_settings(table, cls, described, "")
+    for name, kind, default, words in _settings_rows(cls, described, ""):
+        if only in (None, name):
+            table.add_row(name, kind, Text(default), Text(words))
     return table
 
 
-def _add_settings(table: Table, cls: type, described: dict[str, str], prefix: str) -> None:
-    """A row per setting; those of a group of settings, such as dqn's munchausen, behind it."""
+def _settings_rows(
+    cls: type, described: dict[str, str], prefix: str
+) -> Iterator[tuple[str, str, str, str]]:
+    """Name, type, default and words of each setting.
+
+    Those of a group of settings, such as dqn's munchausen, come behind it.
+    """
     from coach.core.schema import groups_in, name_of, parameters  # with pydantic; lists need none
 
     for name, (annotation, default) in parameters(cls).items():
         groups = groups_in(annotation)
         kind = "settings | null" if groups else name_of(annotation)
         shown = "required" if default is ... else _shown(default)
-        words = Text(described.get(name, ""))
-        table.add_row(f"{prefix}{name}", kind, Text(shown), words)
+        yield f"{prefix}{name}", kind, shown, described.get(name, "")
         for group in groups:
-            _add_settings(table, group, _docstring(group)[1], f"{prefix}{name}.")
+            yield from _settings_rows(group, _docstring(group)[1], f"{prefix}{name}.")
 
 
 def _shown(default: Any) -> str:

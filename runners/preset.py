@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from coach.core.errors import CoachError, SettingError, nearest
+from coach.core.errors import CoachError, SettingError, near_name, nearest
+from coach.core.hints import elsewhere
 from coach.core.registry import folder
 
 SECTIONS = (
@@ -46,17 +48,7 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> tuple[str, dict[st
         SettingError: an unknown section, or an override that does not fit.
     """
     path = _find(name_or_path)
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise CoachError(
-            f"{path}{where}: this is no valid YAML: {getattr(error, 'problem', error)}",
-            "Check indentation, colons and brackets.",
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CoachError(f"{path} cannot be read: {error}") from error
+    settings = read_yaml(_text(path), str(path))
     if not isinstance(settings, dict):
         raise CoachError(
             f"{path} is no preset: expected sections such as environment and agent.",
@@ -65,8 +57,12 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> tuple[str, dict[st
     settings = override(settings, overrides)
     for section in settings:
         if section not in SECTIONS:
+            other = elsewhere(str(section))
+            close = near_name(str(section), SECTIONS, cutoff=0.8)
             raise SettingError(
-                str(section), f"unknown section '{section}'", nearest(str(section), SECTIONS)
+                str(section),
+                f"unknown section '{section}'",
+                other if other and close is None else nearest(str(section), SECTIONS),
             )
     for section in REQUIRED:
         if settings.get(section) is None:
@@ -75,12 +71,109 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> tuple[str, dict[st
 
 
 @contextmanager
-def blaming(name_or_path: str) -> Iterator[None]:
-    """Let errors about settings name the preset's file."""
+def blaming(name_or_path: str, overrides: Iterable[str] = ()) -> Iterator[None]:
+    """Let errors about settings name the preset's file, and the line where the setting stands.
+
+    Args:
+        name_or_path: of the preset.
+        overrides: what was changed from outside, for which no line of the file is to blame.
+    """
     try:
         yield
     except SettingError as error:
-        raise error.within(_find(name_or_path).name) from error
+        path = _find(name_or_path)
+        changed = [text.partition("=")[0].strip() for text in overrides]
+        if any(error.key == key or error.key.startswith(f"{key}.") for key in changed):
+            raise error.within(path.name) from error
+        raise error.within(f"{path.name}{_line_of(error.key, path)}") from error
+
+
+def read_yaml(text: str, file: str) -> Any:
+    """Plain YAML; a key that is written twice is an error, not a change of the first value.
+
+    Args:
+        text: what to read.
+        file: named in errors.
+
+    Raises:
+        CoachError: no valid YAML, or a key that stands twice in one mapping.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except _RepeatedKeyError as error:
+        raise CoachError(
+            f"{_at(file, error.problem_mark)}: {error.problem}", error.note or ""
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise CoachError(
+            f"{_at(file, mark)}: this is no valid YAML: {getattr(error, 'problem', error)}",
+            "Check indentation, colons and brackets.",
+        ) from error
+
+
+class _RepeatedKeyError(yaml.MarkedYAMLError):
+    """A key that stands twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which no key stands twice."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                before = first.setdefault((key.tag, key.value), key.start_mark)
+                if before is not key.start_mark:
+                    raise _RepeatedKeyError(
+                        problem=f"the key '{key.value}' stands here for the second time; it stands "
+                        f"in line {before.line + 1}, column {before.column + 1} too",
+                        problem_mark=key.start_mark,
+                        note="Remove one of the two.",
+                    )
+        return node
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CoachError(f"{path} cannot be read: {error}") from error
+
+
+def _at(file: str, mark: yaml.Mark | None) -> str:
+    return file if mark is None else f"{file}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _line_of(key: str, path: Path) -> str:
+    """``:line:column`` of a setting, or of the innermost mapping that it belongs to."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # which has its own message
+        return ""
+    mark, rest = None, key
+    while rest and isinstance(node, yaml.MappingNode | yaml.SequenceNode):
+        step = _step(node, rest)
+        if step is None:
+            break
+        mark, node, rest = step
+    return _at("", mark)
+
+
+def _step(node: yaml.CollectionNode, rest: str) -> tuple[yaml.Mark, yaml.Node, str] | None:
+    """Where the first name of a key path stands in a node, what it holds, and the path's rest."""
+    if isinstance(node, yaml.SequenceNode):
+        match = re.match(r"\[(\d+)\]\.?", rest)
+        if match is None or int(match[1]) >= len(node.value):
+            return None
+        inner = node.value[int(match[1])]
+        return inner.start_mark, inner, rest[match.end() :]
+    for name, inner in node.value:
+        after = rest[len(name.value) :]
+        if rest.startswith(name.value) and (not after or after[0] in ".["):
+            return name.start_mark, inner, after.removeprefix(".")
+    return None
 
 
 def override(settings: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -93,7 +186,9 @@ def override(settings: Mapping[str, Any], overrides: Iterable[str]) -> dict[str,
                 "--set", f"'{text}' is no key.path=value", "Write --set agent.double=false."
             )
         try:
-            parsed = yaml.safe_load(value)
+            parsed = yaml.load(value, _Loader)
+        except _RepeatedKeyError as error:
+            raise SettingError(path, f"in '{value}' {error.problem}", error.note or "") from error
         except yaml.YAMLError as error:
             raise SettingError(path, f"'{value}' is no valid YAML value") from error
         *parents, last = path.strip().split(".")

@@ -284,3 +284,60 @@ def test_profile_says_where_the_time_went(
     told = capsys.readouterr().out
     for words in ("Where the time went", "acting", "objective temporal_difference", "evaluation"):
         assert words in told
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["run"], ["section run", "worker_timeout", "checkpoint_every", "whole number > 0"]),
+        (["evaluation"], ["section evaluation", "stop_at_target", "background"]),
+        (["target"], ["section target", "within_steps", "published"]),
+        (["environment"], ["section environment", "max_episode_steps", "evaluation_kwargs"]),
+        (["environment", "dials"], ["environment dials", "positions"]),
+        (["network"], ["section agent.network", "normalize_rewards", "share_trunk"]),
+        (["run", "seed"], ["of everything"]),
+        (["samplers"], ["prioritized", "coach describe sampler NAME"]),
+        (["r2d2"], ["agent r2d2", "rescaling"]),
+        (["Pendulum_NAF"], ["id: Pendulum-v1"]),
+    ],
+)
+def test_sections_and_names_can_be_described(
+    words: list[str],
+    shown: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert coach(monkeypatch, "describe", *words) == 0
+    out = capsys.readouterr().out
+    for word in shown:
+        assert word in out
+
+
+def test_every_setting_of_a_section_is_described_in_words() -> None:
+    from coach.core.hints import SECTIONS, section_class
+    from coach.core.schema import parameters
+    from coach.runners.catalog import _docstring
+
+    for section in SECTIONS:
+        cls = section_class(section)
+        assert set(parameters(cls)) == set(_docstring(cls)[1]), section
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["run", "n_envs"], "run.envs"),
+        (["evaluation", "episods"], "'episodes'"),
+        (["runs"], "'run'"),
+        (["Pendulum_nav"], "'Pendulum_NAF'"),
+        (["agent", "DQN"], "'dqn'"),
+    ],
+)
+def test_what_cannot_be_described_has_a_hint(
+    words: list[str],
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert coach(monkeypatch, "describe", *words) == 1
+    assert hint in capsys.readouterr().err
