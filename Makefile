@@ -6,7 +6,7 @@ PRESET ?= CartPole_PPO
 WORKLOADS ?= W1 W2 W3 W4 W5
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test learn lint bench wheel clean help
+.PHONY: train test stress learn lint bench wheel clean help
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ train: $(BIN)/coach ## Train a preset until its target is met, and show the resu
 
 test: $(BIN)/coach ## Run the test suite.
 	$(BIN)/python -m pytest -n 2
+
+stress: $(BIN)/coach ## Run the suite beside eight busy processes.
+	$(BIN)/python tests/busy.py 8 $(BIN)/python -m pytest -n 2
 
 learn: $(BIN)/coach ## Train every preset of up to a million steps to its target; takes hours.
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,mujoco,box2d,minatar]'

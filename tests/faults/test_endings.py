@@ -14,7 +14,7 @@ import psutil
 import pytest
 from coach.runners.checkpoint import checkpoints
 
-PATIENCE = 120.0  # generous: nothing here is about speed
+PATIENCE = 600.0  # generous: nothing here is about speed
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

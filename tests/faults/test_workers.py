@@ -20,15 +20,21 @@ WORDS = {
 
 
 def faulty(tmp_path: Path, how: str, failures: int, **run: Any) -> dict[str, Any]:
+    """Settings of a run that fails ``failures`` times.
+
+    Only hanging workers are given little time: on a busy machine a healthy one may be silent for
+    seconds, and is then replaced as well, which the number of restarts allows for.
+    """
     tickets = tmp_path / "tickets"
     tickets.mkdir()
     for number in range(failures):
         (tickets / str(number)).touch()
+    patience = {"worker_timeout": 3, "max_restarts": 100} if how == "hang" else {}
     return {
         "environment": {"id": WORLD, "kwargs": {"how": how, "folder": str(tickets)}},
         "agent": {"type": "dqn", "network": {"embedder": {"type": "mlp", "hidden": [8]}, "heads": {"q": "q"}}},
         "memory": {"type": "replay", "capacity": 500, "warmup": 20},
-        "run": {"steps": 300, "envs": 4, "fragment_length": 5, "workers": 2, "worker_timeout": 3, **run},
+        "run": {"steps": 300, "envs": 4, "fragment_length": 5, "workers": 2, **patience, **run},
         "evaluation": {"every": 0},
     }  # fmt: skip
 
@@ -50,9 +56,9 @@ def test_a_failed_worker_is_reported_and_replaced(
     run.train()
     assert run.clock.env_steps >= 300
     told = console.export_text()
-    # Where nobody waits for a worker, the others may take the last steps before its silence counts.
-    least = 1 if mode == "async" and how == "hang" else 2
-    assert least <= told.count("failed and is restarted") <= 2
+    assert "failed and is restarted" in told
+    if how != "hang":  # where nobody waits for a worker, the run may end before its silence counts
+        assert told.count("failed and is restarted") == 2
     assert WORDS[how] in told
     assert not list((tmp_path / "tickets").iterdir())
 

@@ -20,7 +20,7 @@ from coach.runners.training import Run
 from coach.runners.worker import WorkerError
 
 Launch = Callable[..., Run]
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 
 def until_ready(evaluations: Evaluations) -> JudgeProcess:
