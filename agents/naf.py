@@ -45,7 +45,7 @@ class NAF(Agent):
         target_every: Count = 1,
     ) -> None:
         super().__init__(spec)
-        spec.bounds("agent naf")
+        spec.bounded_actions("agent naf")
         wide = {"type": "mlp", "hidden": [256, 256]}
         images = len(spec.observation.shape or ()) == 3
         self.online = (

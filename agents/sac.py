@@ -38,7 +38,8 @@ class SAC(Agent):
         exploration: reads a distribution.
         temperature: initial weight of the entropy, alpha.
         learn_temperature: adjust it so that the policy keeps the target entropy.
-        target_entropy: in nats per action; left out, minus the number of action dimensions.
+        target_entropy: in nats, of actions in [-1, 1] whatever the environment's bounds; left
+            out, minus the number of action dimensions.
         target_tau: share of the critics' weights that their targets take at each step.
         target_every: updates between two steps of the targets.
     """
@@ -56,7 +57,7 @@ class SAC(Agent):
         target_every: Count = 1,
     ) -> None:
         super().__init__(spec)
-        low, _ = spec.bounds("agent sac")
+        dimensions = spec.bounded_actions("agent sac")
         wide = {"type": "mlp", "hidden": [256, 256]}
         flat = {"type": "mlp", "hidden": []}
         images = len(spec.observation.shape or ()) == 3
@@ -72,7 +73,7 @@ class SAC(Agent):
         self.temperature = nn.Parameter(
             torch.tensor([math.log(temperature)]), requires_grad=learn_temperature
         )
-        self.target_entropy = -float(low.numel()) if target_entropy is None else target_entropy
+        self.target_entropy = -float(dimensions) if target_entropy is None else target_entropy
 
     @property
     def policy(self) -> Network:

@@ -105,7 +105,8 @@ class Batch:
 
     Args:
         obs: observation the action was chosen from.
-        action: action as the agent produced it (before clipping to the space).
+        action: action as the agent produced it: each bounded dimension of a Box is [-1, 1], not yet
+            clipped or scaled, see `coach.environments.actions`.
         reward: float32; an n-step return once the memory has formed it.
         discount: ``gamma**n * (1 - terminated)``: what the value of ``next_obs`` counts for. In a
             fragment fresh from the environments gamma is still 1: the memory applies it.

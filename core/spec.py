@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
+import numpy as np
 from coach.core.errors import SettingError
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 #: A Gymnasium space of whatever values.
 AnySpace: TypeAlias = spaces.Space[Any]
+
+#: Magnitude from which a bound of floats stands for "no bound", such as the largest float32.
+_HUGE = 1e30
+#: Gymnasium writes infinite bounds of integers as the type's limits, moved by so much.
+_MARGIN = 2
 
 
 @dataclass(frozen=True)
 class Spec:
     """Spaces of one (not vectorised) environment.
+
+    Agents act in their own unit: every bounded dimension of a Box action is [-1, 1] for them,
+    whatever the bounds, see `coach.environments.actions`.
 
     Args:
         observation: Box, Discrete, MultiDiscrete, MultiBinary, or a (nested) Dict of these.
@@ -46,16 +55,62 @@ class Spec:
         assert isinstance(self.action, spaces.Discrete)
         return int(self.action.n)
 
-    def bounds(self, owner: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flat lower and upper bounds of the action; stops unless it is a bounded Box."""
+    def bounded_actions(self, owner: str) -> int:
+        """Number of action dimensions; stops unless the action is a Box with bounds in each.
+
+        Raises:
+            SettingError: another space, or a dimension without bounds.
+        """
         self.require_action(owner, spaces.Box)
         assert isinstance(self.action, spaces.Box)
-        if not self.action.is_bounded():
+        _, _, bounded = box_bounds(self.action)
+        if not bounded.all():
+            some_low, some_high = _some_bounds(self.action)
             raise SettingError(
                 "environment",
                 f"{owner} needs bounded actions, but the environment has {self.action}",
-                "Bound them with Gymnasium's RescaleAction or ClipAction wrapper in "
-                "environment.wrappers, or use ppo.",
+                "Set bounds that suit the task, such as `environment.wrappers: "
+                '[{"coach.environments.bounded_actions:BoundActions": '
+                f"{{low: {some_low}, high: {some_high}}}}}]`, or set `agent.type: ppo`.",
             )
-        low, high = self.action.low.reshape(-1), self.action.high.reshape(-1)
-        return torch.as_tensor(low, dtype=torch.float32), torch.as_tensor(high, dtype=torch.float32)
+        return len(bounded)
+
+
+def box_bounds(
+    space: spaces.Box,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Lower and upper bounds of a Box, flat, and which dimensions are bounded on both sides.
+
+    What stands for "no bound" counts as none: infinity, floats from 1e30 (or the type's largest),
+    and the limits of integers of 32 and 64 bits.
+    """
+    low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
+    kind = np.dtype(space.dtype)
+    least, most = -_HUGE, _HUGE
+    if kind.kind == "f":
+        most = min(_HUGE, float(np.finfo(kind).max))
+        least = -most
+    elif kind.kind in "iu" and kind.itemsize >= 4:
+        limits = np.iinfo(kind)
+        most = float(limits.max - _MARGIN)
+        least = float(limits.min + _MARGIN) if kind.kind == "i" else least
+    below = space.bounded_below.reshape(-1) & (low > least)
+    above = space.bounded_above.reshape(-1) & (high < most)
+    return low, high, below & above
+
+
+def _some_bounds(space: spaces.Box) -> tuple[Any, Any]:
+    """Bounds within those of a Box, for an error text: a number each if that will do."""
+    low, high = space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist()
+    _, _, bounded = box_bounds(space)
+    for i, known in enumerate(bounded.tolist()):
+        if known:
+            continue
+        if low[i] <= -1 < high[i]:
+            low[i], high[i] = max(low[i], -1), min(high[i], 1)
+        elif low[i] > -1:
+            low[i], high[i] = low[i], min(high[i], low[i] + 2)
+        else:
+            low[i], high[i] = max(low[i], high[i] - 2), high[i]
+    same = len(set(low)) == len(set(high)) == 1
+    return (low[0], high[0]) if same else (low, high)

@@ -28,6 +28,7 @@ class EnvArrays:
         terminated: ``[N]``.
         truncated: ``[N]``.
         value: ``[N]`` float64; sum of the rewards of the episode that ended with this step.
+        continues: ``[N]``; the present episode began where the one before ended.
     """
 
     obs: Any
@@ -36,12 +37,13 @@ class EnvArrays:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     value: NDArray[np.float64]
+    continues: NDArray[np.bool_]
 
     @staticmethod
     def allocate(spec: Spec, num_envs: int, zeros: Zeros = zeros) -> EnvArrays:
         """Arrays for ``num_envs`` environments."""
         layout = observation_layout(spec.observation)
-        scalars = (torch.float32, torch.bool, torch.bool, torch.float64)
+        scalars = (torch.float32, torch.bool, torch.bool, torch.float64, torch.bool)
         return EnvArrays(
             as_numpy(allocate(layout, num_envs, zeros=zeros)),
             as_numpy(allocate(layout, num_envs, zeros=zeros)),

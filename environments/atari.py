@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 _SIDE = 84  # pixels of an observation, each way
 _NOOP, _FIRE = 0, 1
+_WATCH_FRAMES = 400  # after a lost life, in which a game may wait for FIRE
+_STILL_FRAMES = 16  # of the same picture are taken for waiting
 
 
 @register("environment", "atari")
@@ -27,15 +29,19 @@ class Atari(gym.Env[NDArray[np.uint8], np.int64]):
     AtariPreprocessing at two thirds of its cost: the emulator is called directly, and only the two
     frames that count are fetched.
 
-    Every episode is a function of its seed and its actions alone. Loading a game always leads to
-    the same state, to which every reset returns: the emulator's own reset leaves traces of the last
+    Every game is a function of its seeds and its actions alone. Loading a game always leads to
+    the same state, to which a reset returns: the emulator's own reset leaves traces of the last
     game in one game out of six. The number of idle frames and the sticky actions are drawn
     here, from the episode's seed, as ALE would draw them: its own generator takes a new seed only
     when the game is loaded again, which costs a tenth of a second.
 
-    For the same reason an episode never begins where another one ended. With ``episodic_life`` a
-    lost life is terminal and the next episode is a new game, so that the lives after the first are
-    not seen, in evaluation neither.
+    With ``episodic_life`` a lost life is terminal, and the next reset goes on with the same game
+    (``continues_at_reset`` says so beforehand). A new game begins once all lives are lost.
+
+    Some games wait for FIRE at their start and after each lost life. ``fire_reset`` presses it at
+    both, in training and in evaluation, and again while the picture stands still in the 400 frames
+    after a lost life, since Gopher does not heed it during its pause. The frames of these presses
+    come before those of the agent's next action, and their rewards count to that step.
 
     Args:
         game: as in ``pong``, ``ms_pacman`` or ``MsPacman``.
@@ -43,8 +49,9 @@ class Atari(gym.Env[NDArray[np.uint8], np.int64]):
         noop_max: an episode begins after 1 to so many idle frames, drawn from its seed; or none.
         stack: pictures per observation.
         clip_rewards: give only the sign of the reward; returns are then no longer the game's score.
-        episodic_life: a lost life ends the episode.
-        fire_reset: press FIRE for a step before the first observation, in games that have it.
+        episodic_life: a lost life ends the episode, and the next one goes on with the game.
+        fire_reset: press FIRE for a step at a game's start and after each lost life, in games that
+            have it.
         sticky: probability that a frame still gets the action of the frame before.
         full_action_space: all 18 actions, also those that the game takes for others.
         max_episode_frames: frames after which an episode is cut off (truncated).
@@ -80,6 +87,11 @@ class Atari(gym.Env[NDArray[np.uint8], np.int64]):
         self._screens = [np.empty(self._ale.getScreenDims(), np.uint8) for _ in range(screens)]
         self._stack = np.zeros((stack, _SIDE, _SIDE), np.uint8)
         self._frames, self._lives, self._held = 0, 0, _NOOP
+        self._still_steps = max(_STILL_FRAMES // frame_skip, 1)
+        self._watch_steps = _WATCH_FRAMES // frame_skip if self._opening else 0
+        #: Whether the next reset goes on with the game, since a life was lost and others are left.
+        self.continues_at_reset = False
+        self._press, self._watched, self._still = False, 0, 0
         self.observation_space = spaces.Box(0, 255, self._stack.shape, np.uint8)
         self.action_space = spaces.Discrete(len(self._actions))
 
@@ -87,16 +99,16 @@ class Atari(gym.Env[NDArray[np.uint8], np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         super().reset(seed=seed, options=options)
-        # Neither of the two suffices: a reset keeps some memory of the game before, and restoring
-        # does not bring back all that draws the screen.
-        self._ale.restoreState(self._start)
-        self._ale.reset_game()
-        idle = int(self.np_random.integers(1, self.noop_max + 1)) if self.noop_max else 0
-        for move in (_NOOP,) * idle + self._opening:
+        if self.continues_at_reset:
+            self._watched = self._watch_steps
+        else:
+            self._begin_game()
+        for move in self._opening:
             self._ale.act(move)
-        self._frames = idle + len(self._opening)
+            self._held = move
+        self._frames += len(self._opening)
         self._lives = self._ale.lives()
-        self._held = self._opening[-1] if self._opening else _NOOP
+        self.continues_at_reset, self._press, self._still = False, False, 0
         self._ale.getScreenGrayscale(self._screens[0])
         self._stack[:] = self._shrunk(self._screens[0])
         return self._stack.copy(), {}
@@ -118,13 +130,17 @@ class Atari(gym.Env[NDArray[np.uint8], np.int64]):
         stack = np.empty_like(self._stack)
         stack[:-1] = self._stack[1:]
         self._shrunk(screens[0], stack[-1])
+        if self._watched:
+            self._watch(stack[-1])
         self._stack = stack
         self._frames += len(moves)
-        terminated = ale.game_over(with_truncation=False)
-        if self.episodic_life:
-            terminated = terminated or ale.lives() < self._lives
-            self._lives = ale.lives()
+        terminated, lives = ale.game_over(with_truncation=False), ale.lives()
         truncated = self._frames >= self.max_episode_frames
+        if lives < self._lives and not terminated:
+            terminated = self.episodic_life
+            self.continues_at_reset = terminated and not truncated
+            self._press, self._watched, self._still = bool(self._opening), self._watch_steps, 0
+        self._lives = lives
         value = float((reward > 0) - (reward < 0) if self.clip_rewards else reward)
         return stack, value, terminated, truncated, {}
 
@@ -132,11 +148,31 @@ class Atari(gym.Env[NDArray[np.uint8], np.int64]):
         """The last frame in colours, ``[210, 160, 3]`` uint8; nothing without a ``render_mode``."""
         return self._ale.getScreenRGB() if self.render_mode else None
 
+    def _begin_game(self) -> None:
+        # Neither of the two suffices: a reset keeps some memory of the game before, and restoring
+        # does not bring back all that draws the screen.
+        self._ale.restoreState(self._start)
+        self._ale.reset_game()
+        idle = int(self.np_random.integers(1, self.noop_max + 1)) if self.noop_max else 0
+        for _ in range(idle):
+            self._ale.act(_NOOP)
+        self._frames, self._held, self._watched = idle, _NOOP, 0
+
+    def _watch(self, picture: NDArray[np.uint8]) -> None:
+        """Let FIRE be pressed where the game stands still after a lost life."""
+        self._watched -= 1
+        self._still = self._still + 1 if np.array_equal(picture, self._stack[-1]) else 0
+        if self._still == self._still_steps:
+            self._press, self._still = True, 0
+
     def _moves(self, move: int) -> tuple[int, ...]:
         """What is held in each frame of a step."""
+        opening: tuple[int, ...] = ()
+        if self._press:
+            opening, self._press, self._held = self._opening, False, _FIRE
         if not self.sticky:
-            return (move,) * self.frame_skip
-        moves = []
+            return opening + (move,) * self.frame_skip
+        moves = list(opening)
         for draw in self.np_random.random(self.frame_skip):
             if draw >= self.sticky:
                 self._held = move

@@ -36,17 +36,29 @@ class History:
         self.episode = [-1] * num_envs
         self._rows: NDArray[Any] = np.empty((0, num_envs))  # [steps, N, ...], the oldest first
         self._count = 0  # rows that are filled
-        self._first = [0] * num_envs  # row of each episode's first step; negative once dropped
+        self._first = [0] * num_envs  # row of the first step to repeat; negative once dropped
+        #: Lengths of the episodes that the present one went on from.
+        self._earlier: list[list[int]] = [[] for _ in range(num_envs)]
 
-    def begin(self, i: int) -> int:
-        """Go on to the next episode of environment ``i``; returns its seed."""
+    def begin(self, i: int, continues: bool = False) -> int:
+        """Go on to the next episode of environment ``i``; returns its seed.
+
+        Args:
+            i: the environment.
+            continues: the episode goes on where the last one ended, so bringing it back takes the
+                actions of both.
+        """
+        length = self.length(i)
         self.episode[i] += 1
-        self._first[i] = self._count
+        if continues:
+            self._earlier[i].append(length)
+        else:
+            self._first[i], self._earlier[i] = self._count, []
         return self.seed_of(i)
 
-    def seed_of(self, i: int) -> int:
-        """The seed of the episode that environment ``i`` is in."""
-        return episode_seed(self.seed, self.first_env + i, self.episode[i])
+    def seed_of(self, i: int, back: int = 0) -> int:
+        """The seed of the episode that environment ``i`` is in, or so many episodes ``back``."""
+        return episode_seed(self.seed, self.first_env + i, self.episode[i] - back)
 
     def record(self, action: NDArray[Any]) -> None:
         """Note a step of all environments ``[N, ...]``; it is copied."""
@@ -57,20 +69,22 @@ class History:
 
     def length(self, i: int) -> int:
         """Steps taken in the episode that environment ``i`` is in."""
-        return self._count - self._first[i]
+        return self._count - self._first[i] - sum(self._earlier[i])
 
     def state_dict(self) -> dict[str, Any]:
-        """Episode numbers, and the actions since each episode began.
+        """Episode numbers, and the actions that lead to where each environment is.
 
-        ``lost`` lists the environments whose episode has too many.
+        ``lost`` lists the environments that took too many of them.
         """
         state: dict[str, Any] = {"episode": list(self.episode)}
-        lengths = [self.length(i) for i in range(len(self.episode))]
+        lengths = [self._count - first for first in self._first]
         lost = [i for i, length in enumerate(lengths) if length > self.most_steps]
         for i, length in enumerate(lengths):
             if length and i not in lost:
                 rows = self._rows[self._count - length : self._count, i]
                 state[f"actions.{i}"] = torch.from_numpy(rows.copy())
+            if self._earlier[i] and i not in lost:
+                state[f"earlier.{i}"] = torch.tensor(self._earlier[i])
         if lost:
             state["lost"] = lost
             say_once(
@@ -82,7 +96,9 @@ class History:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.episode = list(state["episode"])
-        actions = [taken(state, i) for i in range(len(self.episode))]
+        episodes = [taken(state, i) for i in range(len(self.episode))]
+        self._earlier = [[len(rows) for rows in each[:-1]] for each in episodes]
+        actions = [np.concatenate(each) for each in episodes]
         self._count = max(map(len, actions))
         self._first = [self._count - len(rows) for rows in actions]
         for i, rows in enumerate(actions):
@@ -111,10 +127,14 @@ class History:
         return np.empty((size, len(self.episode), *np.shape(example)), example.dtype)
 
 
-def taken(state: dict[str, Any], i: int) -> NDArray[Any]:
-    """The actions ``[T, ...]`` since the episode of environment ``i`` began."""
-    actions = state.get(f"actions.{i}")
-    return np.empty(0) if actions is None else np.asarray(actions)
+def taken(state: dict[str, Any], i: int) -> list[NDArray[Any]]:
+    """The actions ``[T, ...]`` of environment ``i`` in each of the episodes to be repeated.
+
+    The last of them is the present one; those before it are those that it went on from.
+    """
+    actions, earlier = state.get(f"actions.{i}"), state.get(f"earlier.{i}", [])
+    every = np.empty(0) if actions is None else np.asarray(actions)
+    return np.split(every, np.cumsum(np.asarray(earlier, np.int64)))
 
 
 def share(state: dict[str, Any], begin: int, end: int) -> dict[str, Any]:
@@ -124,8 +144,9 @@ def share(state: dict[str, Any], begin: int, end: int) -> dict[str, Any]:
     if lost:
         part["lost"] = lost
     for i in range(begin, end):
-        if f"actions.{i}" in state:
-            part[f"actions.{i - begin}"] = state[f"actions.{i}"]
+        for name in ("actions", "earlier"):
+            if f"{name}.{i}" in state:
+                part[f"{name}.{i - begin}"] = state[f"{name}.{i}"]
     return part
 
 

@@ -101,8 +101,10 @@ class SerialEnvs(VectorEnv):
             return self.reset()
         self._history.load_state_dict(state)
         for i in range(self.num_envs):
-            self._reset(i, self._history.seed_of(i))
-            self._repeat(i, taken(state, i))
+            episodes = taken(state, i)
+            for back, actions in zip(reversed(range(len(episodes))), episodes):
+                self._reset(i, self._history.seed_of(i, back))
+                self._repeat(i, actions)
             for name, leaf in named_leaves(self.arrays.obs, "obs").items():
                 if name in state:
                     check_restored(self.first_env + i, state[name].numpy()[i], leaf[i])
@@ -114,7 +116,8 @@ class SerialEnvs(VectorEnv):
             close(env)
 
     def _begin(self, i: int) -> None:
-        self._reset(i, self._history.begin(i))
+        continues = self.arrays.continues[i] = _continues(self.envs[i])
+        self._reset(i, self._history.begin(i, continues))
 
     def _reset(self, i: int, seed: int) -> None:
         self._value[i] = 0.0
@@ -141,3 +144,8 @@ class SerialEnvs(VectorEnv):
             raise error
         name, env_id = environment_name(self.envs[i]), self.first_env + i
         return failure(name, doing, error, env_id, self._history.episode[i], step)
+
+
+def _continues(env: Any) -> bool:
+    """Whether the next reset goes on where the episode ended, as a game after a lost life."""
+    return bool(getattr(getattr(env, "unwrapped", env), "continues_at_reset", False))

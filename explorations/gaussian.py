@@ -13,28 +13,27 @@ from torch import Tensor
 
 @register("exploration", "gaussian")
 class Gaussian(Exploration):
-    """Adds normal noise to a deterministic action and clips to the bounds (arXiv:1802.09477).
+    """Adds normal noise to a deterministic action and clips to [-1, 1] (arXiv:1802.09477).
 
     Reads an action, or a distribution's mode.
 
     Args:
-        scale: standard deviation as a share of half the action range; a number or a schedule.
+        scale: standard deviation, of actions in [-1, 1] whatever the environment's bounds; a number
+            or a schedule.
     """
 
     consumes = ("action", "distribution")
 
     def __init__(self, spec: Spec, scale: Schedule | float = 0.1) -> None:
-        self.low, self.high = spec.bounds("exploration gaussian")
-        self.half_range = (self.high - self.low) / 2
+        spec.bounded_actions("exploration gaussian")
         self.scale = as_schedule(scale, "scale", 0)
 
     def __call__(self, output: Tensor, ctx: Context) -> Tensor:
         action = output if isinstance(output, Tensor) else output.mode()
         if not ctx.explore:
             return action
-        device = action.device
-        noise = ctx.normal(*action.shape) * self.half_range.to(device) * self.scale(ctx.step)
-        return torch.clamp(action + noise, self.low.to(device), self.high.to(device))
+        noise = ctx.normal(*action.shape) * self.scale(ctx.step)
+        return torch.clamp(action + noise, -1, 1)
 
     def monitor(self, step: int) -> dict[str, float]:
         return {"noise": self.scale(step)}

@@ -23,7 +23,7 @@ _RANGE = 2**31
 
 @register("exploration", "ornstein_uhlenbeck")
 class OrnsteinUhlenbeck(Exploration):
-    """Adds noise ``x' = (1 - theta) x + e`` to an action and clips to the bounds.
+    """Adds noise ``x' = (1 - theta) x + e`` to an action and clips to [-1, 1].
 
     The process that DDPG (arXiv:1509.02971) explores with, at steps of length 1: it pushes in one
     direction for about ``1 / theta`` steps, which moves what has inertia. Every episode has an
@@ -38,8 +38,8 @@ class OrnsteinUhlenbeck(Exploration):
     Reads an action, or a distribution's mode.
 
     Args:
-        scale: standard deviation of ``x``, as a share of half the action range; a number or a
-            schedule. That of ``e`` is ``sqrt(1 - (1 - theta)^2)`` times as much.
+        scale: standard deviation of ``x``, of actions in [-1, 1] whatever the environment's bounds;
+            a number or a schedule. That of ``e`` is ``sqrt(1 - (1 - theta)^2)`` times as much.
         theta: share of ``x`` that is lost at each step; 1 forgets at once, as gaussian does.
     """
 
@@ -51,8 +51,7 @@ class OrnsteinUhlenbeck(Exploration):
         scale: Schedule | float = 0.2,
         theta: Annotated[float, Field(ge=0.01, le=1)] = 0.15,
     ) -> None:
-        self.low, self.high = spec.bounds("exploration ornstein_uhlenbeck")
-        self.half_range = (self.high - self.low) / 2
+        self.dimensions = spec.bounded_actions("exploration ornstein_uhlenbeck")
         self.scale, self.theta = as_schedule(scale, "scale", 0), theta
         draws = 1 if theta == 1 else math.ceil(math.log(_NEGLIGIBLE) / math.log(1 - theta))
         weight = (1 - theta) ** torch.arange(draws, dtype=torch.float64)  # [K], the latest first
@@ -62,9 +61,8 @@ class OrnsteinUhlenbeck(Exploration):
         action = output if isinstance(output, Tensor) else output.mode()
         if not ctx.explore:
             return action
-        device = action.device
-        noise = self._process(ctx).to(device) * self.half_range.to(device) * self.scale(ctx.step)
-        return torch.clamp(action + noise, self.low.to(device), self.high.to(device))
+        noise = self._process(ctx).to(action.device) * self.scale(ctx.step)
+        return torch.clamp(action + noise, -1, 1)
 
     def monitor(self, step: int) -> dict[str, float]:
         return {"noise": self.scale(step)}
@@ -75,7 +73,7 @@ class OrnsteinUhlenbeck(Exploration):
         episode = ctx.of_episode(_RANGE).cpu()  # [N]
         steps = scrambled(now - torch.arange(len(self.weight)))  # [K]
         keys = scrambled(episode[:, None] ^ steps)  # [N, K]
-        numbers = scrambled(keys[:, None] ^ scrambled(torch.arange(len(self.low)))[:, None])
+        numbers = scrambled(keys[:, None] ^ scrambled(torch.arange(self.dimensions))[:, None])
         # [N, D, K] standard normal numbers
         draws: Tensor = torch.special.ndtri((numbers.double() + 0.5) / _RANGE)
         state: Tensor = (draws @ self.weight).float()

@@ -42,7 +42,7 @@ class Uniform(Exploration):
         self.space, self.steps = spec.action, steps
         self.then = then or Greedy()
         if isinstance(self.space, spaces.Box):
-            self.bounds = spec.bounds("exploration uniform")
+            self.dimensions = spec.bounded_actions("exploration uniform")
         elif isinstance(self.space, spaces.MultiDiscrete):
             self.sizes = torch.as_tensor(self.space.nvec.reshape(-1))
 
@@ -63,8 +63,7 @@ class Uniform(Exploration):
     def _draw(self, count: int, ctx: Context) -> Tensor:
         space = self.space
         if isinstance(space, spaces.Box):
-            low, high = (bound.to(ctx.rng.device) for bound in self.bounds)
-            return low + (high - low) * ctx.uniform(count, low.numel())
+            return 2 * ctx.uniform(count, self.dimensions) - 1
         if isinstance(space, spaces.Discrete):
             return (ctx.uniform(count) * int(space.n)).long()
         if isinstance(space, spaces.MultiDiscrete):

@@ -117,40 +117,21 @@ class DiagonalGaussian:
 
 
 class SquashedGaussian:
-    """A diagonal Gaussian through tanh, scaled to the action bounds (arXiv:1812.05905, app. C).
+    """A diagonal Gaussian through tanh (arXiv:1812.05905, appendix C).
 
-    The density includes the Jacobian of tanh and of the scaling, so entropies are in the units of
-    the environment's own actions.
+    Actions lie in [-1, 1], and the density is that of such actions: it includes the Jacobian of
+    tanh, but not what the environment's bounds make of them.
 
     Args:
         mean: ``[B, D]`` before squashing.
         log_std: ``[B, D]``.
-        center: ``[D]`` middle of the bounds.
-        half_range: ``[D]`` half of their distance.
-        log_volume: sum of the logarithms of ``half_range``, where it is known already.
     """
 
-    def __init__(
-        self,
-        mean: Tensor,
-        log_std: Tensor,
-        center: Tensor,
-        half_range: Tensor,
-        log_volume: float | None = None,
-    ) -> None:
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.inner = DiagonalGaussian(mean, log_std)
-        self.center, self.half_range, self._log_volume = center, half_range, log_volume
-
-    @property
-    def log_volume(self) -> Tensor | float:
-        """By how much less dense the scaling makes it, in nats."""
-        return self.half_range.log().sum() if self._log_volume is None else self._log_volume
-
-    def squash(self, raw: Tensor) -> Tensor:
-        return torch.addcmul(self.center, self.half_range, raw.tanh())
 
     def sample(self, ctx: Context) -> Tensor:
-        return self.squash(self.inner.sample(ctx))
+        return self.inner.sample(ctx).tanh()
 
     def sample_with_log_prob(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """A reparametrised sample ``[B, D]`` and its log-density ``[B]``; tanh is not inverted."""
@@ -160,20 +141,19 @@ class SquashedGaussian:
         # Half of what depends on the draw: (x + log(1 + e^-2x)) - log_std / 2 - noise^2 / 4.
         half = torch.sub(raw, functional.softplus(raw, beta=-2.0), alpha=2.0)
         half = torch.sub(half, log_std, alpha=0.5).addcmul(noise, noise, value=-0.25)
-        rest = (0.5 * LOG_2PI + 2 * math.log(2)) * raw.shape[-1] + self.log_volume
-        return self.squash(raw), 2 * half.sum(-1) - rest
+        rest = (0.5 * LOG_2PI + 2 * math.log(2)) * raw.shape[-1]
+        return raw.tanh(), 2 * half.sum(-1) - rest
 
     def mode(self) -> Tensor:
-        return self.squash(self.inner.mean)
+        return self.inner.mean.tanh()
 
     def log_prob(self, action: Tensor) -> Tensor:
         limit = 1 - torch.finfo(action.dtype).eps
-        squashed = ((action - self.center) / self.half_range).clamp(-limit, limit)
-        raw = squashed.atanh()
+        raw = action.clamp(-limit, limit).atanh()
         # log(1 - tanh(x)^2) = 2 * (log 2 - x - softplus(-2x)), stable for large |x|
         jacobian = 2 * (math.log(2) - raw - functional.softplus(-2 * raw)).sum(-1)
-        return self.inner.log_prob(raw) - jacobian - self.log_volume
+        return self.inner.log_prob(raw) - jacobian
 
     def entropy(self) -> Tensor:
-        """Entropy before squashing, an upper bound up to the scaling: there is no closed form."""
+        """Entropy before squashing, an upper bound: there is no closed form."""
         return self.inner.entropy()

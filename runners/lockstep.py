@@ -116,7 +116,7 @@ class LockstepEnvs(VectorEnv):
             if not any(i in share for share in lost):
                 length = history.length(i)
                 episodes.append(Episode(i, float(arrays.value[i]), length))
-                history.begin(i)
+                history.begin(i, bool(arrays.continues[i]))
         return arrays.step(episodes)
 
     def standing(self) -> Standing:

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 class GaussianPolicy(Head):
     """Independent normals with a learned mean and one learned deviation per dimension.
 
-    Unbounded: the runner clips what it hands to the environment, the agent keeps what it drew.
+    Actions are in the agent's unit: [-1, 1] is the range of each bounded dimension, and what lies
+    outside is clipped on its way to the environment, while the agent keeps what it drew. Dimensions
+    without bounds are in the environment's own unit.
 
     Args:
-        log_std: initial log standard deviation.
+        log_std: initial logarithm of the standard deviation, in the agent's unit.
         init: "orthogonal", or torch's "default".
         gain: of orthogonal weights of the mean.
     """

@@ -15,38 +15,30 @@ from torch import Tensor
 class NormalizedAdvantage(Head):
     """``Q = V - 1/2 (a - m)^T L L^T (a - m)`` (arXiv:1603.00748, section 4).
 
-    ``m`` is tanh scaled to the action bounds. ``L`` is lower triangular with an exponentiated
-    diagonal, in units of half the action range: whatever these are, the value of a fresh network
-    falls by about 1/2 from the middle of the range to its ends, in each dimension.
+    ``m`` is a tanh, for actions are [-1, 1] inside an agent. ``L`` is lower triangular with an
+    exponentiated diagonal: the value of a fresh network falls by about 1/2 from the middle of the
+    range to its ends, in each dimension.
 
     Serves bounded Box actions. Its output tells the value of any action and which one is best.
     """
 
     provides = "quadratic_values"
-    center: Tensor
-    half_range: Tensor
     order: Tensor
 
     def __init__(self, features: int, spec: Spec) -> None:
         super().__init__()
-        low, high = spec.bounds("head naf")
-        size = low.numel()
+        size = spec.bounded_actions("head naf")
         below = size * (size - 1) // 2
         self.sizes = [1, size, size, below]  # V, m, and of L what is on and below the diagonal
         self.out = Linear(features, sum(self.sizes))
-        self.register_buffer("center", (high + low) / 2, persistent=False)
-        self.register_buffer("half_range", (high - low) / 2, persistent=False)
         self.register_buffer("order", _rows_of_triangle(size), persistent=False)
 
     def forward(self, features: Tensor) -> QuadraticValues:
         value, mean, diagonal, below = self.out(features).split(self.sizes, -1)
-        mean = torch.addcmul(self.center, self.half_range, mean.tanh())  # [B, D]
         entries = torch.cat([diagonal.exp(), below, torch.zeros_like(value)], -1)
         size = diagonal.shape[-1]
         factor = entries.index_select(-1, self.order).view(-1, size, size)  # [B, D, D]
-        # (a - m)^T L, with the distance in half ranges: dividing the rows of L comes to the same.
-        factor = factor / self.half_range.unsqueeze(-1)
-        return QuadraticValues(value.sum(-1), mean, factor)  # a sum of one: [B], and no view
+        return QuadraticValues(value.sum(-1), mean.tanh(), factor)  # a sum of one: [B], and no view
 
 
 def _rows_of_triangle(size: int) -> Tensor:

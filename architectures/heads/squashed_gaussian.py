@@ -1,4 +1,4 @@
-"""Gaussian policy squashed into the action bounds."""
+"""Gaussian policy squashed into [-1, 1], where bounded actions lie inside an agent."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ class SquashedGaussianPolicy(Head):
     """
 
     provides = "distribution"
-    center: Tensor
-    half_range: Tensor
 
     def __init__(
         self, features: int, spec: Spec, log_std_min: float = -20.0, log_std_max: float = 2.0
@@ -34,15 +32,11 @@ class SquashedGaussianPolicy(Head):
                 "log_std_min",
                 f"the lower bound {log_std_min:g} is not below log_std_max, {log_std_max:g}",
             )
-        low, high = spec.bounds("head squashed_gaussian")
-        self.size = low.numel()
+        self.size = spec.bounded_actions("head squashed_gaussian")
         self.out = Linear(features, 2 * self.size)
         self.limits = (log_std_min, log_std_max)
-        self.register_buffer("center", (high + low) / 2, persistent=False)
-        self.register_buffer("half_range", (high - low) / 2, persistent=False)
-        self.log_volume = float(self.half_range.log().sum())
 
     def forward(self, features: Tensor) -> SquashedGaussian:
         mean, log_std = self.out(features).split(self.size, -1)  # [B, D] each
         log_std = functional.hardtanh(log_std, *self.limits)  # a clamp whose gradient is one step
-        return SquashedGaussian(mean, log_std, self.center, self.half_range, self.log_volume)
+        return SquashedGaussian(mean, log_std)

@@ -53,7 +53,7 @@ def transitions() -> Batch:
     """State 0 to 1; 1 to 2, cut off by a time limit; 2 to 0, which terminates."""
     return Batch(
         obs=torch.tensor([0, 1, 2]),
-        action=torch.tensor([[4.0, 0.75], [1.0, 0.5], [-2.0, 0.5]]),
+        action=torch.tensor([[1.0, 0.5], [0.0, 0.0], [-1.0, 0.0]]),
         reward=torch.tensor([1.0, -1.0, 0.5]),
         discount=torch.tensor([0.9, 0.5, 0.0]),
         next_obs=torch.tensor([1, 2, 0]),
@@ -87,14 +87,13 @@ def test_only_the_online_network_gets_a_gradient() -> None:
 
 def test_a_known_quadratic_is_found() -> None:
     """Rewards -(a - b)^T M (a - b) / 2 + 1 that end at once: m becomes b, P becomes M, V is 1."""
-    best, form = torch.tensor([2.0, 0.3]), torch.tensor([[0.8, 0.5], [0.5, 2.0]])
+    best, form = torch.tensor([0.3, -0.4]), torch.tensor([[7.2, 0.9], [0.9, 0.5]])
     torch.manual_seed(0)
     spec = Spec(spaces.Box(-1, 1, (1,)), BOX)
     agent: NAF = build_part("agent", {"type": "naf", "network": LINEAR}, spec=spec).value
     learner = Learner(agent, Adam(lr=2e-2))
-    low, high = spec.bounds("test")
     for _ in range(1_500):
-        action = low + (high - low) * torch.rand(32, 2)
+        action = 2 * torch.rand(32, 2) - 1
         away = action - best
         reward = 1 - 0.5 * torch.einsum("bi,ij,bj->b", away, form, away)
         obs, end = torch.ones(32, 1), torch.zeros(32)
@@ -102,7 +101,7 @@ def test_a_known_quadratic_is_found() -> None:
     values = agent.online(torch.ones(1, 1)).q
     assert values.value.item() == pytest.approx(1, abs=0.01)
     assert values.mean[0].tolist() == pytest.approx(best.tolist(), abs=0.01)
-    assert values.precision[0].flatten().tolist() == pytest.approx(form.flatten().tolist(), abs=0.02)  # fmt: skip
+    assert values.precision[0].flatten().tolist() == pytest.approx(form.flatten().tolist(), rel=0.05)  # fmt: skip
 
 
 class Endless(gym.Env[Any, Any]):
@@ -170,10 +169,10 @@ def test_acts_around_the_best_action_and_evaluates_it() -> None:
     obs = torch.zeros(4_000, dtype=torch.int64)
     ctx = Context(0, torch.Generator().manual_seed(0), torch.arange(4_000))
     action = agent.act(obs, None, ctx).action
-    assert action.mean(0).tolist() == pytest.approx([1, 0.5], abs=0.02)
-    assert action.std(0).tolist() == pytest.approx([0.3, 0.05], rel=0.05)
+    assert action.mean(0).tolist() == pytest.approx([0, 0], abs=0.01)
+    assert action.std(0).tolist() == pytest.approx([0.1, 0.1], rel=0.05)
     ctx.explore = False
-    assert (agent.act(obs, None, ctx).action == torch.tensor([1, 0.5])).all()
+    assert not agent.act(obs, None, ctx).action.any()
     assert agent.monitor(0) == {"noise": 0.1}
     assert agent.policy is agent.online
 

@@ -17,7 +17,7 @@ from coach.core.layout import (
     observation_layout,
     transition_bytes,
 )
-from coach.core.spec import Spec
+from coach.core.spec import Spec, box_bounds
 from gymnasium import spaces
 
 VECTOR = spaces.Box(-1, 1, (3,))
@@ -42,18 +42,51 @@ def test_discrete_actions_are_counted() -> None:
 
 
 def test_bounds_are_flat() -> None:
-    box = spaces.Box(np.array([[-1.0], [0.5]]), np.array([[2.0], [3.0]]), dtype=np.float64)
-    low, high = spec(box).bounds("me")
-    assert low.dtype == high.dtype == torch.float32
-    assert (low.tolist(), high.tolist()) == ([-1.0, 0.5], [2.0, 3.0])
+    box = spaces.Box(np.array([[-1.0], [0.5]]), np.array([[2.0], [np.inf]]), dtype=np.float64)
+    low, high, bounded = box_bounds(box)
+    assert low.tolist() == [-1.0, 0.5]
+    assert high.tolist() == [2.0, np.inf]
+    assert bounded.tolist() == [True, False]
 
 
-@pytest.mark.parametrize("low", [-np.inf, np.array([-np.inf, 0], np.float32)])
-def test_bounds_must_be_there(low: Any) -> None:
-    with pytest.raises(SettingError, match=r"me needs bounded actions(.|\n)*RescaleAction"):
-        spec(spaces.Box(low, 1, (2,), np.float32)).bounds("me")
+HUGE = np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize(
+    ("space", "bounded"),
+    [
+        (spaces.Box(-1e9, 1e9, (1,), np.float32), True),
+        (spaces.Box(-HUGE, HUGE, (1,), np.float32), False),
+        (spaces.Box(0, HUGE, (1,), np.float32), False),
+        (spaces.Box(-float(HUGE), float(HUGE), (1,), np.float64), False),
+        (spaces.Box(-1e300, 1e300, (1,), np.float64), False),
+        (spaces.Box(-65504, 65504, (1,), np.float16), False),
+        (spaces.Box(-np.inf, 0, (1,), np.float32), False),
+        (spaces.Box(-np.inf, np.inf, (1,), np.int64), False),
+        (spaces.Box(0, np.inf, (1,), np.int16), False),
+        (spaces.Box(-(2**31), 2**31 - 1, (1,), np.int32), False),
+        (spaces.Box(0, 2**64 - 1, (1,), np.uint64), False),
+        (spaces.Box(-128, 127, (1,), np.int8), True),
+        (spaces.Box(0, 65_535, (1,), np.uint16), True),
+        (spaces.Box(0, 2**40, (1,), np.int64), True),
+        (spaces.Box(0, 1, (1,), np.bool_), True),
+        (spaces.Box(7, 7, (1,), np.float32), True),
+    ],
+    ids=str,
+)
+def test_what_stands_for_no_bound(space: spaces.Box, bounded: bool) -> None:
+    assert box_bounds(space)[2].tolist() == [bounded]
+    if bounded:
+        assert spec(space).bounded_actions("me") == 1
+    else:
+        with pytest.raises(SettingError, match=r"me needs bounded actions(.|\n)*BoundActions"):
+            spec(space).bounded_actions("me")
+
+
+def test_bounds_are_those_of_a_box() -> None:
+    assert spec(spaces.Box(-1, 1, (2, 3))).bounded_actions("me") == 6
     with pytest.raises(SettingError, match="me serves Box"):
-        spec(spaces.Discrete(2)).bounds("me")
+        spec(spaces.Discrete(2)).bounded_actions("me")
 
 
 @pytest.mark.parametrize(

@@ -166,9 +166,70 @@ def test_a_lost_life_ends_the_episode_only_if_asked_for() -> None:
     assert life[0] * 3 < game[0], "there are five lives"
 
 
-def test_the_episode_after_a_lost_life_is_a_new_game() -> None:
-    env = plain("breakout", episodic_life=True)
-    assert ends(env) == ends(env) == ends(env)
+def episodes(env: Atari, count: int) -> list[tuple[bytes, int]]:
+    """First picture and length of so many episodes, played alike."""
+    seen = []
+    for number in range(count):
+        first = env.reset(seed=number)[0][-1].tobytes()
+        length, over = 0, False
+        while not over:
+            length += 1
+            _, _, terminated, truncated, _ = env.step(3 if length % 5 else 2)
+            over = terminated or truncated
+        seen.append((first, length))
+    return seen
+
+
+def test_the_game_goes_on_after_a_lost_life() -> None:
+    """Breakout has five lives, which the picture counts down; the sixth episode is a new game."""
+    env = Atari("breakout", noop_max=0, episodic_life=True)
+    seen = episodes(env, 10)
+    assert len({first for first, _ in seen[:5]}) == 5
+    assert seen[5:] == seen[:5]
+
+
+def test_a_game_cut_off_by_its_time_limit_begins_anew() -> None:
+    """Waiting loses a life in step 23, and frames of both lives count."""
+    env, fresh = (
+        Atari("breakout", noop_max=0, episodic_life=True, max_episode_frames=120) for _ in "ab"
+    )
+    env.reset(seed=0)
+    for terminated, truncated in ((True, False), (False, True)):
+        before = env.reset(seed=1)[0]
+        ended = next(e for e in (env.step(0)[2:4] for _ in range(40)) if any(e))
+        assert ended == (terminated, truncated)
+    assert not np.array_equal(before, fresh.reset(seed=1)[0]), "it began in the second life"
+    assert np.array_equal(env.reset(seed=1)[0], fresh.reset(seed=1)[0])
+
+
+@pytest.mark.parametrize("life", [False, True])
+def test_an_agent_that_never_fires_plays_to_the_end(life: bool) -> None:
+    env, length, left = Atari("breakout", noop_max=0, episodic_life=life), 0, 5 if life else 1
+    env.reset(seed=0)
+    while left and length < 400:
+        _, _, terminated, truncated, _ = env.step(0)
+        length += 1
+        if terminated or truncated:
+            left -= 1
+            env.reset(seed=left)
+    assert not left
+
+
+def test_fire_is_pressed_until_a_game_that_pauses_heeds_it() -> None:
+    """Gopher waits for FIRE after a lost life, but not before some seconds have passed."""
+
+    def moves_on(**settings: Any) -> bool:
+        env = Atari("gopher", noop_max=0, **settings)
+        env.reset(seed=0)
+        rng = np.random.default_rng(3)
+        while not env.continues_at_reset:
+            env.step(int(rng.integers(env.action_space.n)))  # type: ignore[attr-defined]
+        env.reset(seed=1)
+        pictures = [env.step(0)[0][-1] for _ in range(160)]
+        return any(not np.array_equal(pictures[110], picture) for picture in pictures[111:])
+
+    assert moves_on(episodic_life=True)
+    assert not moves_on(episodic_life=True, fire_reset=False), "the game waits"
 
 
 def test_fire_is_pressed_where_there_is_fire() -> None:
@@ -200,18 +261,28 @@ def test_pictures_for_people() -> None:
     assert picture.dtype == np.uint8
 
 
-def test_it_comes_back_in_the_middle_of_an_episode() -> None:
-    def envs() -> SerialEnvs:
-        return SerialEnvs(lambda: Atari("assault", sticky=0.25, episodic_life=True), 2, seed=5)
+@pytest.mark.parametrize(("game", "steps"), [("assault", 320), ("breakout", 100)])
+def test_it_comes_back_in_the_middle_of_a_game(game: str, steps: int) -> None:
+    """Also in a later life than the first, which began in the middle of a game."""
 
-    first, second = envs(), envs()
+    def envs() -> SerialEnvs:
+        return SerialEnvs(lambda: Atari(game, sticky=0.25, episodic_life=True), 2, seed=5)
+
+    first, second, third = envs(), envs(), envs()
     first.reset()
-    moves = np.random.default_rng(0).integers(7, size=(160, 2))
-    for move in moves[:150]:
+    moves = np.random.default_rng(0).integers(4, size=(steps + 60, 2))
+    for move in moves[:steps]:
         first.step(move)
+    assert max(first.episode) > 0
     second.load_state_dict(first.state_dict())
-    for move in moves[150:]:
-        assert np.array_equal(first.step(move).next_obs, second.step(move).next_obs)
+    third.load_state_dict(second.state_dict())
+    assert first.episode == second.episode == third.episode
+    for move in moves[steps:]:
+        one, *others = (envs.step(move) for envs in (first, second, third))
+        for other in others:
+            assert np.array_equal(one.next_obs, other.next_obs)
+            assert np.array_equal(one.obs, other.obs)
+            assert one.episodes == other.episodes
 
 
 @pytest.mark.parametrize(

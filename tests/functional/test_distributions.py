@@ -70,81 +70,65 @@ def test_gaussian_equals_torch() -> None:
     torch.testing.assert_close(mine.entropy(), theirs.entropy())
 
 
-def squashed(mean: torch.Tensor, log_std: torch.Tensor) -> SquashedGaussian:
-    return SquashedGaussian(mean, log_std, torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.5]))
-
-
 def test_squashed_gaussian_equals_transformed_normal() -> None:
     mean, log_std = torch.randn(8, 2).double(), torch.randn(8, 2).double() * 0.3
-    policy = squashed(mean, log_std)
+    policy = SquashedGaussian(mean, log_std)
     theirs = reference.Independent(
         reference.TransformedDistribution(
             reference.Normal(mean, log_std.exp()),
-            [
-                reference.TanhTransform(),
-                reference.AffineTransform(policy.center, policy.half_range),
-            ],
+            [reference.TanhTransform()],
         ),
         1,
     )
-    action = policy.squash(torch.randn(8, 2).double())
+    action = torch.randn(8, 2).double().tanh()
     torch.testing.assert_close(policy.log_prob(action), theirs.log_prob(action))
 
 
 def test_squashed_gaussian_by_hand() -> None:
-    # Standard normal at 0: density 1 / sqrt(2 pi), tanh'(0) = 1, scaled by 2 and 0.5.
-    policy = squashed(torch.zeros(1, 2), torch.zeros(1, 2))
-    value = policy.log_prob(torch.tensor([[1.0, 0.0]])).item()
-    assert value == pytest.approx(-math.log(2 * math.pi) - math.log(2) - math.log(0.5))
+    # A standard normal at 0 and at 1: density exp(-x^2 / 2) / sqrt(2 pi), tanh' = 1 - tanh^2.
+    policy = SquashedGaussian(torch.zeros(1, 2), torch.zeros(1, 2))
+    value = policy.log_prob(torch.tensor([[0.0, math.tanh(1)]])).item()
+    wanted = -math.log(2 * math.pi) - 0.5 - math.log(1 - math.tanh(1) ** 2)
+    assert value == pytest.approx(wanted, rel=1e-5)
 
 
 def test_squashed_density_integrates_to_one() -> None:
-    policy = SquashedGaussian(
-        torch.full((20_000, 1), 0.3),
-        torch.full((20_000, 1), -0.2),
-        torch.tensor([1.0]),
-        torch.tensor([2.0]),
-    )
-    grid = torch.linspace(-1 + 1e-4, 3 - 1e-4, 20_000)[:, None]
+    policy = SquashedGaussian(torch.full((20_000, 1), 0.3), torch.full((20_000, 1), -0.2))
+    grid = torch.linspace(-1 + 1e-5, 1 - 1e-5, 20_000)[:, None]
     mass = policy.log_prob(grid).exp().sum() * (grid[1] - grid[0])
     assert mass.item() == pytest.approx(1.0, abs=1e-2)
 
 
 def test_sample_with_log_prob_is_its_own_log_prob_and_in_bounds() -> None:
-    policy = squashed(torch.randn(500, 2).double(), torch.zeros(500, 2).double())
+    policy = SquashedGaussian(torch.randn(500, 2).double(), torch.zeros(500, 2).double())
     action, log_prob = policy.sample_with_log_prob(torch.Generator().manual_seed(1))
     torch.testing.assert_close(policy.log_prob(action.double()), log_prob, rtol=1e-3, atol=1e-3)
-    assert (action[:, 0] >= -1).all()
-    assert (action[:, 0] <= 3).all()
-    assert (action[:, 1].abs() <= 0.5).all()
+    assert (action.abs() <= 1).all()
 
 
 def test_samples_and_their_log_probs_have_the_gradients_of_the_formula() -> None:
     mean = torch.linspace(-30, 30, 60).double().reshape(30, 2).requires_grad_()
     log_std = torch.linspace(-3, 1, 60).double().reshape(30, 2).requires_grad_()
-    policy = squashed(mean, log_std)
+    policy = SquashedGaussian(mean, log_std)
     action, log_prob = policy.sample_with_log_prob(torch.Generator().manual_seed(3))
     noise = torch.randn(30, 2, generator=torch.Generator().manual_seed(3)).double()
     raw = mean + log_std.exp() * noise
     slope = 2 * (math.log(2) - raw - torch.nn.functional.softplus(-2 * raw))  # log of tanh's
-    scale = policy.half_range.double().log()
-    wanted = (reference.Normal(mean, log_std.exp()).log_prob(raw) - slope - scale).sum(-1)
+    wanted = (reference.Normal(mean, log_std.exp()).log_prob(raw) - slope).sum(-1)
     torch.testing.assert_close(log_prob, wanted, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(action, policy.center + policy.half_range * raw.tanh())
+    torch.testing.assert_close(action, raw.tanh())
     pull = torch.randn(30).double()
     mine = torch.autograd.grad((log_prob * pull).sum() + action.sum(), (mean, log_std))
-    theirs = torch.autograd.grad(
-        (wanted * pull).sum() + (policy.half_range * raw.tanh()).sum(), (mean, log_std)
-    )
+    theirs = torch.autograd.grad((wanted * pull).sum() + raw.tanh().sum(), (mean, log_std))
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
 
 
 def test_log_prob_stays_finite_at_the_bounds() -> None:
-    policy = squashed(torch.zeros(1, 2), torch.zeros(1, 2))
-    assert torch.isfinite(policy.log_prob(torch.tensor([[3.0, -0.5]]))).all()
-    _, log_prob = squashed(torch.full((1, 2), 50.0), torch.zeros(1, 2)).sample_with_log_prob(
-        torch.Generator().manual_seed(0)
-    )
+    policy = SquashedGaussian(torch.zeros(1, 2), torch.zeros(1, 2))
+    assert torch.isfinite(policy.log_prob(torch.tensor([[1.0, -1.0]]))).all()
+    _, log_prob = SquashedGaussian(
+        torch.full((1, 2), 50.0), torch.zeros(1, 2)
+    ).sample_with_log_prob(torch.Generator().manual_seed(0))
     assert torch.isfinite(log_prob).all()
 
 
@@ -152,7 +136,7 @@ def test_sampling_is_a_function_of_the_stream() -> None:
     for policy in (
         Categorical(torch.zeros(50, 4)),
         DiagonalGaussian(torch.zeros(50, 2), torch.zeros(2)),
-        squashed(torch.zeros(50, 2), torch.zeros(50, 2)),
+        SquashedGaussian(torch.zeros(50, 2), torch.zeros(50, 2)),
     ):
         assert torch.equal(policy.sample(context(3)), policy.sample(context(3)))
         assert not torch.equal(policy.sample(context(3)), policy.sample(context(4)))

@@ -56,3 +56,32 @@ def test_every_mode_takes_over_from_every_other(one: str, other: str, tmp_path: 
     rest = go_on(first, **{"workers": None, "slots": 2, **MODES[other]}, steps=256)
     assert rest.clock.env_steps >= 256
     assert rest.experiment.memory.state_dict()["env_steps"] == rest.clock.env_steps
+
+
+LIVES = f"{Path(__file__).with_name('lives_world.py')}:LivesWorld"
+
+
+@pytest.mark.parametrize("mode", ["single", "sync"])
+def test_episodes_that_go_on_from_those_before_continue_bit_for_bit(
+    mode: str, tmp_path: Path
+) -> None:
+    """As after a lost life of a game: what is brought back is the whole game."""
+
+    def run(steps: int) -> Run:
+        settings = settings_for("dqn", **MODES[mode], steps=steps)
+        settings["environment"] = {"id": LIVES}
+        return trained(tmp_path, settings)
+
+    whole, part = states(run(256)), run(148)
+    begun = states(part)
+    assert any(name.startswith("source/envs.earlier.") for name in begun), "in a later life"
+    assert states(go_on(part, steps=256)) == whole
+
+
+def test_lives_are_the_same_in_sync(tmp_path: Path) -> None:
+    def run(mode: str) -> dict[str, object]:
+        settings = settings_for("dqn", **MODES[mode], steps=256)
+        settings["environment"] = {"id": LIVES}
+        return states(trained(tmp_path, settings))
+
+    assert run("sync") == run("single")
