@@ -85,16 +85,12 @@ class R2D2(Agent):
         return Action(self.exploration(outputs.q, ctx), outputs.state)
 
     def prepare(self, batch: Batch) -> Batch:
-        """Cut off the burn-in, and let each network warm up its own state with it.
-
-        The burn-in is what weighs nothing at the beginning of all columns.
-        """
+        """Cut off the burn-in, and let each network warm up its own state with it."""
         batch = super().prepare(batch)
-        idle = _idle_rows(batch)
+        idle = batch.burn_in * (len(batch) // batch.length)  # rows
         warm, rest = batch[:idle], batch
         if idle:
-            columns = len(batch) // batch.length
-            rest = replace(batch[idle:], length=batch.length - idle // columns)
+            rest = replace(batch[idle:], length=batch.length - batch.burn_in, burn_in=0)
         if batch.state is None:
             return rest
         states = {
@@ -139,14 +135,6 @@ class R2D2(Agent):
 
     def _restored(self, value: Tensor) -> Tensor:
         return value if self.rescaling is None else restored(value, self.rescaling)
-
-
-def _idle_rows(batch: Batch) -> int:
-    """Rows at the beginning of a flat batch that belong to steps without any weight."""
-    if batch.weight is None or batch.length == 1:
-        return 0
-    weighs = batch.weight.view(batch.length, -1).any(1)  # [L]
-    return int((~weighs).cumprod(0).sum()) * (len(batch) // batch.length)
 
 
 def _warmed_up(network: nn.Module, warm: Batch, state: State) -> State:

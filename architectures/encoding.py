@@ -51,13 +51,11 @@ def flat_encoder(space: AnySpace) -> Callable[[Tensor], Tensor]:
         return lambda obs: functional.one_hot(obs.long() - first, count).float()
     if isinstance(space, spaces.MultiDiscrete):
         sizes = [int(size) for size in space.nvec.reshape(-1)]
-        firsts = torch.as_tensor(space.start.reshape(-1))
+        firsts = [int(first) for first in space.start.reshape(-1)]
         return lambda obs: torch.cat(
             [
-                functional.one_hot(column, size).float()
-                for column, size in zip(
-                    (obs.flatten(1).long() - firsts.to(obs.device)).unbind(-1), sizes
-                )
+                functional.one_hot(column - first, size).float()
+                for column, first, size in zip(obs.flatten(1).long().unbind(-1), firsts, sizes)
             ],
             -1,
         )

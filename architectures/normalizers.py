@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from coach.core.batch import Batch
+from coach.core.device import upload
 from torch import Tensor, nn
 
 
@@ -26,7 +27,7 @@ class RunningMoments(nn.Module):
 
     def update(self, items: Tensor) -> None:
         """Take in ``[M, *shape]`` items."""
-        items = items.double()
+        items = items.to(self.mean.dtype)  # 64 bits, where the device has them
         size = items.shape[0]
         mean, var = items.mean(0), items.var(0, correction=0)
         total = self.count + size
@@ -92,8 +93,8 @@ class RewardScale(nn.Module):
         reward = fragment.reward.to(self.running.device)
         num_envs = reward.shape[1]
         ids = fragment.env_ids if fragment.env_ids is not None else torch.arange(num_envs)
-        ids = ids.to(reward.device)
-        missing = int(ids.max()) + 1 - self.running.shape[0]
+        missing = int(ids.max()) + 1 - self.running.shape[0]  # ids are on the CPU
+        (ids,) = upload([ids], reward.device)
         if missing > 0:
             self.running = torch.cat([self.running, self.running.new_zeros(missing)])
         running, seen = self.running[ids], []

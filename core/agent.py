@@ -157,6 +157,9 @@ class Agent(nn.Module):
         if self._refreshing is None:  # looked for once: there are many modules, and few of these
             found = [getattr(module, "refresh", None) for module in self.modules()]
             self._refreshing = [refresh for refresh in found if refresh is not None]
+        if not self._refreshing:
+            return
+        fragment = fragment.to(self.rng.device)  # once for all of them
         with torch.no_grad():
             for refresh in self._refreshing:
                 refresh(fragment)

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 import torch
+from coach.core.device import is_accelerator, upload
 from torch import Tensor
 
 #: An observation: a tensor, or a (nested) dict of tensors for Dict spaces.
@@ -69,6 +70,8 @@ _OF_THE_WHOLE = (
     "state",
     "length",
     "continues",
+    "burn_in",
+    "host_index",
 )  # fields without an entry per step
 
 
@@ -94,7 +97,7 @@ _TENSORS = (
     "state",
     "index",
 )
-_BY_ROW = tuple(name for name in _TENSORS if name not in _OF_THE_WHOLE)
+_BY_ROW = (*(name for name in _TENSORS if name not in _OF_THE_WHOLE), "host_index")
 _PIECES = 16  # that `split` makes at once
 _trees = attrgetter(*_TENSORS)
 
@@ -121,6 +124,8 @@ class Batch:
         length: steps per column of a flat batch: its rows are time-major ``[length, M]``,
             flattened. 1 where rows have nothing to do with each other.
         index: ``[B]`` where the rows live in the memory; owned by the memory.
+        host_index: ``index`` on the CPU, where the batch was moved to an accelerator.
+        burn_in: steps at the beginning of every column that only warm up the recurrent state.
         continues: whether a fragment goes on where the one before it, of the same environments,
             ended; not so where unfinished episodes had to be given up in between.
     """
@@ -139,6 +144,8 @@ class Batch:
     state: Any = None
     length: int = 1
     continues: bool = True
+    host_index: Tensor | None = None
+    burn_in: int = 0
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Apply ``function`` to every tensor that has one entry per transition."""
@@ -173,11 +180,15 @@ class Batch:
         return replace(self.map(torch.clone), state=map_tree(torch.clone, self.state))
 
     def __getitem__(self, index: Any) -> Batch:
-        return self.map(lambda tensor: tensor[index])
+        picked = self.map(lambda tensor: tensor[index])
+        if self.host_index is not None:
+            here = index.cpu() if isinstance(index, Tensor) else index
+            picked.host_index = self.host_index[here]
+        return picked
 
     def rows(self, index: Tensor) -> Batch:
         """The transitions with these numbers ``[B]``; pictures come 8 times faster than by `[]`."""
-        return self.map(lambda tensor: tensor.index_select(0, index))
+        return self._picked(0, index)
 
     def split(self, size: int) -> Iterator[Batch]:
         """Pieces of ``size`` rows, the last of them perhaps smaller; they are views."""
@@ -204,18 +215,25 @@ class Batch:
     def __len__(self) -> int:
         return int(self.reward.shape[0])
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on ``device``; costs nothing where it is there already."""
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``; to an accelerator all of it goes in one copy.
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
+        ``env_ids`` and ``host_index`` are for the CPU and stay there. Where the batch is there
+        already, this costs nothing.
+        """
+        device = torch.device(device)
+        if self.reward.device == device:
+            return self
+        if is_accelerator(device):
+            there = self.rebuilt(upload(self.tensors(), device))
+            return replace(there, host_index=self.place_in_memory)
+        moved = self.rebuilt([tensor.to(device) for tensor in self.tensors()])
+        return replace(moved, host_index=None)
 
-        return replace(self.map(move), state=map_tree(move, self.state))
-
-    def pinned(self) -> Batch:
-        """The same batch in page-locked memory, from where a GPU fetches it by itself."""
-        state = map_tree(Tensor.pin_memory, self.state)
-        return replace(self.map(Tensor.pin_memory), state=state)
+    @property
+    def place_in_memory(self) -> Tensor | None:
+        """``index`` on the CPU, where memories file what they learn about rows."""
+        return self.index if self.host_index is None else self.host_index
 
     def flatten(self) -> Batch:
         """Merge time and environment: ``[T, N, ...]`` becomes ``[T * N, ...]``."""
@@ -229,9 +247,10 @@ class Batch:
 
     def columns(self, index: Tensor) -> Batch:
         """Some of the environments of a fragment ``[T, N]``, from their first step to the last."""
-        chosen = self.map(lambda tensor: tensor.index_select(1, index))
         ids = None if self.env_ids is None else self.env_ids[index]
-        return replace(chosen, state=map_tree(lambda t: t[index], self.state), env_ids=ids)
+        (there,) = upload([index], self.reward.device)
+        state = map_tree(lambda tensor: tensor[there], self.state)
+        return replace(self._picked(1, there), state=state, env_ids=ids)
 
     @staticmethod
     def join(parts: Sequence[Batch], dim: int) -> Batch:
@@ -263,6 +282,13 @@ class Batch:
             if item.name not in _OF_THE_WHOLE
         }
         return replace(first, **changed)
+
+    def _picked(self, dim: int, index: Tensor) -> Batch:
+        (there,) = upload([index], self.reward.device)
+        picked = self.map(lambda tensor: tensor.index_select(dim, there))
+        if self.host_index is not None:
+            picked.host_index = self.host_index.index_select(dim, index.cpu())
+        return picked
 
     @property
     def steps(self) -> int:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 import torch
+from coach.core.device import compiles
 from coach.core.errors import SettingError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,7 +41,7 @@ class Compiling:
         steps: int = 0,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        on_gpu = device is not None and device.type == "cuda"
+        on_gpu = device is not None and compiles(device)
         #: Whether objectives are compiled from now on.
         self.on = wanted is True
         self._undecided = wanted == "auto" and on_gpu

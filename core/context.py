@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from coach.core.device import is_accelerator, upload
 from coach.functional.scrambled import scrambled
 from torch import Tensor
 
@@ -32,6 +34,16 @@ class Context:
     num_envs: int = 0
     episodes: Callable[[], Sequence[int]] | None = None
     notes: dict[str, Tensor] = field(default_factory=dict)
+    _moved: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _of_episodes: tuple[Any, Tensor] | None = field(default=None, init=False, repr=False)
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        """A tensor that nobody changes, on the device of acting; it is copied there once."""
+        if not is_accelerator(self.rng.device):
+            return tensor
+        if id(tensor) not in self._moved:  # the original is kept, so that its id stays its own
+            self._moved[id(tensor)] = (tensor, *upload([tensor], self.rng.device))
+        return self._moved[id(tensor)][1]
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers from [0, 1)."""
@@ -51,10 +63,20 @@ class Context:
         They follow from the stream's seed, the environment and the episode, so there is nothing to
         be remembered.
         """
+        if not is_accelerator(self.rng.device):
+            return self.of_episode_here(count)
+        key = (count, *(() if self.episodes is None else self.episodes()))
+        if self._of_episodes is None or self._of_episodes[0] != key:
+            (numbers,) = upload([self.of_episode_here(count)], self.rng.device)
+            self._of_episodes = key, numbers
+        return self._of_episodes[1]
+
+    def of_episode_here(self, count: int) -> Tensor:
+        """What `of_episode` gives, on the CPU."""
         episodes = [0] * len(self.env_ids) if self.episodes is None else self.episodes()
         number = self.env_ids * 1_000_003 + torch.tensor(episodes)
         seed = self.rng.initial_seed() % 2**31
-        return (scrambled(scrambled(number) ^ seed) % count).to(self.rng.device)
+        return scrambled(scrambled(number) ^ seed) % count
 
     def mostly(
         self, best: Tensor, actions: int, epsilon: Tensor | float, allowed: Tensor | None = None

@@ -11,6 +11,7 @@ from coach.core.agent import Agent, Loss, Objective
 from coach.core.apply import Apply, Local
 from coach.core.batch import Batch
 from coach.core.compiling import Compiling
+from coach.core.device import go_on, is_accelerator
 from coach.core.errors import SettingError, nearest
 from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
@@ -110,7 +111,7 @@ class Learner:
         self._prepares: bool | None = None  # of the agent, once it is known
         self.recorder = Recorder()
         for recorder in self.recorders:
-            recorder.enabled = record and self.device.type == "cpu"
+            recorder.enabled = record and not is_accelerator(self.device)
         self.recorder.enabled &= not self.compiling.on
 
     @property
@@ -120,10 +121,8 @@ class Learner:
 
     def prepare(self, batch: Batch) -> Batch:
         """What the memory passes every batch through: to the device, then the agent's own."""
-        if self.device.type == "cuda":  # pinned memory is copied while this process goes on
-            batch = batch.pinned()
         if batch.reward.device != self.device:
-            batch = batch.to(self.device, non_blocking=True)
+            batch = batch.to(self.device)
         if self._prepares is None:
             self._prepares = self.agent.prepares
         if not self._prepares:
@@ -156,7 +155,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.version = state["version"]
-        self.agent.rng.set_state(state["rng"].cpu())
+        go_on(self.agent.rng, state["rng"])
         self.threads.load_state_dict(under("threads.", state))
         self.agent.load_state_dict(under("agent.", state))
         for name, stepper in self.steppers.items():

@@ -31,6 +31,6 @@ class EpsilonLadder(Exploration):
         best = output.mean.argmax(-1)  # [N]
         if not ctx.explore:
             return best
-        place = ctx.env_ids.to(best.device) / max(ctx.num_envs - 1, 1)  # [N] from 0 to 1
+        place = ctx.constant(ctx.env_ids) / max(ctx.num_envs - 1, 1)  # [N] from 0 to 1
         epsilon = self.epsilon ** (1 + self.alpha * place)
         return ctx.mostly(best, output.mean.shape[-1], epsilon, output.allowed)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 from coach.core.context import Context
+from coach.core.device import upload
 from coach.core.exploration import Exploration
 from coach.core.registry import register
 from coach.core.spec import Spec
@@ -61,8 +62,8 @@ class OrnsteinUhlenbeck(Exploration):
         action = output if isinstance(output, Tensor) else output.mode()
         if not ctx.explore:
             return action
-        noise = self._process(ctx).to(action.device) * self.scale(ctx.step)
-        return torch.clamp(action + noise, -1, 1)
+        (process,) = upload([self._process(ctx)], action.device)
+        return torch.clamp(action + process * self.scale(ctx.step), -1, 1)
 
     def monitor(self, step: int) -> dict[str, float]:
         return {"noise": self.scale(step)}
@@ -70,7 +71,7 @@ class OrnsteinUhlenbeck(Exploration):
     def _process(self, ctx: Context) -> Tensor:
         """``[N, D]`` the present state, of unit variance."""
         now = ctx.step // (ctx.num_envs or len(ctx.env_ids))
-        episode = ctx.of_episode(_RANGE).cpu()  # [N]
+        episode = ctx.of_episode_here(_RANGE)  # [N]
         steps = scrambled(now - torch.arange(len(self.weight)))  # [K]
         keys = scrambled(episode[:, None] ^ steps)  # [N, K]
         numbers = scrambled(keys[:, None] ^ scrambled(torch.arange(self.dimensions))[:, None])

@@ -67,6 +67,6 @@ class Uniform(Exploration):
         if isinstance(space, spaces.Discrete):
             return (ctx.uniform(count) * int(space.n)).long()
         if isinstance(space, spaces.MultiDiscrete):
-            sizes = self.sizes.to(ctx.rng.device)
+            sizes = ctx.constant(self.sizes)
             return (ctx.uniform(count, len(sizes)) * sizes).long()
         return (ctx.uniform(count, int(np.prod(space.shape or ()))) < 0.5).long()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from coach.core.batch import Batch, map_tree
+from coach.core.device import upload
 from coach.core.errors import SettingError
 from coach.core.layout import transition_bytes
 from coach.core.memory import Memory, Prepare, never
@@ -138,7 +139,9 @@ class Episodes(Memory):
             if size >= flat.steps:
                 yield flat
                 continue
-            for index in torch.split(torch.randperm(flat.steps, generator=self.rng), size):
+            order = torch.randperm(flat.steps, generator=self.rng)
+            (order,) = upload([order], flat.reward.device)  # once for all minibatches
+            for index in torch.split(order, size):
                 yield flat.rows(index)
 
     def _whole(self, prepared: Batch) -> Iterator[Batch]:

@@ -120,8 +120,9 @@ class Replay(Owing):
             yield prepare(self._draw())
 
     def feedback(self, batch: Batch, priority: Tensor | None) -> None:
-        if priority is not None and batch.index is not None:
-            self.sampler.feedback(batch.index, priority)
+        index = batch.place_in_memory
+        if priority is not None and index is not None:
+            self.sampler.feedback(index, priority.cpu())
 
     def monitor(self) -> dict[str, float]:
         held = len(self.stripes)

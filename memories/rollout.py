@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from coach.core.batch import Batch, leaves
+from coach.core.device import upload
 from coach.core.errors import SettingError
 from coach.core.layout import transition_bytes
 from coach.core.memory import Memory, Prepare, never, share_of_batch
@@ -136,17 +137,21 @@ class Rollout(Memory):
                 yield flat
                 continue
             order = torch.randperm(flat.steps, generator=self.rng)
+            (order,) = upload([order], flat.reward.device)  # once for all minibatches
             for index in torch.split(order, size):
                 yield flat.rows(index)
 
     def _columns(self, whole: Batch) -> Iterator[Batch]:
         count = whole.reward.shape[1]
         size = count if self.batch_size is None else max(1, self.batch_size // self.horizon)
+        whole = replace(whole, env_ids=None)  # nobody follows the columns of a minibatch
         for _ in range(self.epochs):
             if size >= count:
                 yield whole.flatten()
                 continue
-            for index in torch.split(torch.randperm(count, generator=self.rng), size):
+            order = torch.randperm(count, generator=self.rng)
+            (order,) = upload([order], whole.reward.device)
+            for index in torch.split(order, size):
                 yield whole.columns(index).flatten()
 
     def _misfit(self, length: int) -> SettingError:
@@ -184,5 +189,5 @@ def unpacked(state: dict[str, Any]) -> list[Batch]:
 
 
 def _tree(batch: Batch) -> dict[str, Any]:
-    skipped = ("version", "length", "continues")
+    skipped = ("version", "length", "continues", "burn_in", "host_index")
     return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name not in skipped}

@@ -44,7 +44,7 @@ class Sampler(ABC):
         """
 
     def feedback(self, index: Tensor, priority: Tensor) -> None:
-        """Take the priorities ``[B]`` that the objectives found for rows."""
+        """Take the priorities ``[B]`` that the objectives found for rows; both are on the CPU."""
 
     def monitor(self, step: int) -> dict[str, float]:
         """Scalars worth logging."""

@@ -127,11 +127,13 @@ class SequenceReplay(Owing):
 
     def feedback(self, batch: Batch, priority: Tensor | None) -> None:
         """Mix the errors of every sequence's steps; those of the burn-in do not count."""
-        if priority is None or batch.index is None:
+        rows = batch.place_in_memory
+        if priority is None or rows is None:
             return
+        priority = priority.cpu()
         error = priority.view(batch.length, -1)[self.burn_in - self.length :]  # [L, M]
-        index = batch.index.view(batch.length, -1)[0]
-        self.sampler.feedback(index.cpu(), sequence_priority(error, self.eta))
+        index = rows.view(batch.length, -1)[0]
+        self.sampler.feedback(index, sequence_priority(error, self.eta))
 
     def monitor(self) -> dict[str, float]:
         held = len(self.stripes)
@@ -189,6 +191,7 @@ class SequenceReplay(Owing):
             index=index.repeat(self.length),
             state=self.store.states_of(index),
             length=self.length,
+            burn_in=self.burn_in,
         )
 
     def _weights(self, weight: Tensor | None) -> Tensor | None:

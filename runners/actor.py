@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from coach.core.agent import Agent
-from coach.core.batch import Batch, State, leaves, map_tree, rebuild, select
+from coach.core.batch import Batch, State, flat, leaves, map_tree, rebuild, refilled, select
 from coach.core.context import Context
+from coach.core.device import fetch, go_on, is_accelerator, upload
 from coach.core.source import Report, Source, Standing
 from coach.core.state import prefixed, under
 from coach.core.stream import drawing_from
@@ -17,7 +18,7 @@ from coach.environments.history import can_repeat
 from coach.environments.vector import VectorEnv
 from coach.runners.fragment import FragmentBuffer
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 
 class Actor(Source):
@@ -66,23 +67,26 @@ class Actor(Source):
             self._observe(self.envs.reset())
         act_time = env_time = 0.0
         agent, envs, ctx = self.agent, self.envs, self.ctx
-        without_autograd, on_cpu = torch.inference_mode(), self.device.type == "cpu"
+        without_autograd, on_cpu = torch.inference_mode(), not is_accelerator(self.device)
         stream = drawing_from(ctx.rng if ctx.explore else None)
         for t in range(self.length):
             begin = perf_counter()
             with without_autograd, stream:
                 chosen = agent.act(self._input, self.state, ctx)
-            action = chosen.action.cpu().numpy()
+            before = self.state if t == 0 else None
+            action, extras = chosen.action, chosen.extras
+            if not on_cpu:
+                action, extras, before = _fetched(action, extras, before)
+            action = action.numpy()
             acted = perf_counter()
-            fragment = self.fragment or self._allocate(chosen.extras)
+            fragment = self.fragment or self._allocate(extras)
             if t == 0:
-                map_tree(torch.Tensor.copy_, fragment.batch.state, self.state)
+                map_tree(torch.Tensor.copy_, fragment.batch.state, before)
             fragment.begin(t, self._obs, action)
             step = envs.step(action)
-            ended = fragment.finish(t, step, chosen.extras)
+            ended = fragment.finish(t, step, extras)
             if chosen.state is not None:
-                fresh = agent.initial_state(envs.num_envs)
-                self.state = select(torch.from_numpy(ended), fresh, chosen.state)
+                self.state = self._next_state(ended, chosen.state)
             if step.episodes:
                 self._report.episodes += step.episodes
             # Environments reuse their arrays, and on CPU the tensors are views of them.
@@ -139,7 +143,7 @@ class Actor(Source):
         if "rng" not in state:
             self._observe(self.envs.load_state_dict({"episode": state["episode"]}, False))
             return
-        self.ctx.rng.set_state(state["rng"])
+        go_on(self.ctx.rng, state["rng"])
         self.ctx.notes.update(under("notes.", state))
         envs = under("envs.", state)
         restore_environments = restore_environments and self.envs.restorable and can_repeat(envs)
@@ -148,7 +152,9 @@ class Actor(Source):
         if restore_environments:
             self._continues = True
             saved = under("recurrent.", state)
-            self.state = rebuild(self.state, saved) if saved else self.state
+            if saved:
+                known = zip(saved, upload(list(saved.values()), self.device))
+                self.state = rebuild(self.state, dict(known))
 
     def begin_anew(self) -> None:
         """Give up what is unfinished, and begin the next episode of every environment."""
@@ -172,4 +178,22 @@ class Actor(Source):
 
     def _observe(self, obs: Any) -> None:
         self._obs = obs
-        self._input = map_tree(lambda array: torch.from_numpy(array).to(self.device), obs)
+        on_cpu = map_tree(torch.from_numpy, obs)
+        self._input = refilled(on_cpu, iter(upload(flat(on_cpu), self.device)))
+
+    def _next_state(self, ended: NDArray[np.bool_], state: State) -> State:
+        """The recurrent state before the next step: fresh where an episode has ended."""
+        if is_accelerator(self.device) and not ended.any():
+            return state
+        (rows,) = upload([torch.from_numpy(ended)], self.device)
+        chosen: State = select(rows, self.agent.initial_state(self.envs.num_envs), state)
+        return chosen
+
+
+def _fetched(
+    action: Tensor, extras: dict[str, Tensor], state: State
+) -> tuple[Tensor, dict[str, Tensor], State]:
+    """All of it on the CPU, by one copy."""
+    leaves = flat(state)
+    action, *rest = fetch([action, *extras.values(), *leaves])
+    return action, dict(zip(extras, rest)), refilled(state, iter(rest[len(extras) :]))

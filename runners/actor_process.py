@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from coach.core.agent import Agent
+from coach.core.device import is_accelerator, place
 from coach.core.recorder import recorders_in
 from coach.core.schema import build_part
 from coach.core.spec import Spec
@@ -101,9 +102,9 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
         with suppress(OSError):
             os.nice(_NICE)
     agent: Agent = build_part("agent", work.agent, "agent", spec=work.spec).value
-    agent.to(work.device).requires_grad_(False)
+    place(agent, work.device).requires_grad_(False)
     for recorder in recorders_in(agent):
-        recorder.enabled = work.record
+        recorder.enabled = work.record and not is_accelerator(work.device)
     board = WeightBoard(agent.policy, work.board)
     first, count = work.share.start, len(work.share)
     ids = torch.arange(first, first + count)

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import torch
+from coach.core.device import fetch, upload
 from coach.core.layout import Zeros
 from coach.runners.shared import SharedBlock, share
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class WeightBoard:
         self.block = block or share(lambda zeros: [self._lay_out(zeros)])
         self._header, self._sides = self._lay_out(self.block.again().zeros)
         self._count, self._version = 0, -1
+        self._device = self.mine[0].device if self.mine else torch.device("cpu")
         self._fence = threading.Lock()
 
     def publish(self, version: int) -> None:
@@ -44,7 +46,7 @@ class WeightBoard:
         self._count += 1
         header[_COUNT + side] = _WRITING
         self._order()
-        torch._foreach_copy_(self._sides[side], self.mine)
+        torch._foreach_copy_(self._sides[side], fetch(self.mine))
         header[_VERSION + side] = version
         self._order()
         header[_COUNT + side] = self._count
@@ -61,7 +63,7 @@ class WeightBoard:
             if newest == _WRITING:
                 continue
             self._order()
-            torch._foreach_copy_(self.mine, self._sides[side])
+            torch._foreach_copy_(self.mine, upload(self._sides[side], self._device))
             version = int(header[_VERSION + side])
             self._order()
             if int(header[_COUNT + side]) == newest:

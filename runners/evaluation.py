@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from coach.core.agent import Agent
+from coach.core.device import is_accelerator, place
 from coach.core.recorder import recorders_in
 from coach.core.schema import build_part
 from coach.core.source import Episode
@@ -105,9 +106,9 @@ class Judge:
         self.exam, self.device, self.beat = exam, device, beat
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced
             self.agent: Agent = build_part("agent", exam.agent, "agent", spec=exam.spec).value
-        self.agent.to(device).requires_grad_(False)
+        place(self.agent, device).requires_grad_(False)
         for recorder in recorders_in(self.agent):
-            recorder.enabled = exam.record
+            recorder.enabled = exam.record and not is_accelerator(device)
 
     def judge(self, weights: Mapping[str, Tensor], env_steps: int) -> list[Episode]:
         """The episodes of a policy that was learned in ``env_steps`` steps.

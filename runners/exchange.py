@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from coach.core.device import COLLECTIVES
 from coach.core.flat import FlatParameters
 from coach.core.layout import Zeros
 from coach.core.optimizer import Stepper
@@ -207,7 +208,7 @@ def join_group(meeting: str, portion: Portion, device: torch.device, patience: f
         patience: seconds after which a silent worker counts as hung.
     """
     distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
+        COLLECTIVES[device.type],
         init_method=f"file://{meeting}",
         rank=portion.number,
         world_size=portion.workers,

@@ -11,6 +11,7 @@ import psutil
 import torch
 from coach.core.agent import Agent
 from coach.core.compiling import Compiling
+from coach.core.device import place
 from coach.core.errors import CoachError, ResourceError, SettingError
 from coach.core.learner import Learner
 from coach.core.memory import Memory
@@ -108,7 +109,7 @@ def build_experiment(
     spec = _spec_of(environment)
     torch.manual_seed(derived_seed(run.seed, "weights"))
     agent_built = build_part("agent", settings["agent"], "agent", spec=spec)
-    agent: Agent = agent_built.value.to(device)
+    agent: Agent = place(agent_built.value, device)
     memory, plain["memory"] = _build_memory(settings["memory"], spec, agent, run, portion)
     plain["agent"] = agent_built.plain
     if portion.workers > 1:  # their memories belong to the run, on whatever machine it goes on
@@ -213,7 +214,7 @@ def choose_device(name: str, number: int = 0) -> torch.device:
         raise SettingError(
             "run.device",
             f"'{name}' cannot be used here: {str(error).splitlines()[0]}",
-            "Use --device auto, cpu or, with a CUDA build of torch and a GPU, cuda.",
+            "Use --device auto or cpu; cuda, mps and xpu need a build of torch for them.",
         ) from error
     return device
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from coach.core import blas
 from coach.core.agent import Agent
+from coach.core.device import COLLECTIVES, is_accelerator
 from coach.core.errors import SettingError
 from coach.core.learner import Learner
 from coach.core.source import Source
@@ -170,12 +171,12 @@ def make_threads(
     In mode sync workers wait while the learner learns, in mode async they go on.
     """
     convolves = any(isinstance(module, _CONVOLUTIONS) for module in agent.modules())
-    by_torch = convolves or device.type != "cpu" or run.compile is True
+    by_torch = convolves or is_accelerator(device) or run.compile is True
     of_products = blas.FASTER and not by_torch
     if run.threads != "auto":
         return Threads(stated=run.threads, of_products=of_products)
     torch.set_num_threads(1)
-    if device.type != "cpu" or run.compile is True:  # what is compiled is not watched
+    if is_accelerator(device) or run.compile is True:  # what is compiled is not watched
         return Threads()
     free = cpus() // portion.workers
     if portion.workers == 1 and run.mode == "async":
@@ -250,11 +251,17 @@ def _check_gradients(scene: Scene) -> None:
             "threads cannot exchange gradients: they would wait for one another's Python",
             "Leave it out, or use --exchange experience.",
         )
-    if run.mode == "async" and scene.learner.device.type != "cpu":
+    if run.mode == "async" and is_accelerator(scene.learner.device):
         raise SettingError(
             "run.device",
             f"weights on {scene.learner.device} cannot be shared between processes",
             "Add --device cpu, use --mode sync, or --exchange experience.",
+        )
+    if scene.learner.device.type not in COLLECTIVES:
+        raise SettingError(
+            "run.device",
+            f"workers cannot average gradients on {scene.learner.device}",
+            "Add --device cpu, or use --exchange experience.",
         )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
-import torch
+from coach.core.device import fetch
 from torch import Tensor
 
 
@@ -47,14 +48,9 @@ class Means:
             for name, tensor in metrics.items():
                 tensors.setdefault(name, []).append(tensor)
         self._pending = []
+        every = iter(fetch([scalar for scalars in tensors.values() for scalar in scalars]))
         for name, scalars in tensors.items():
             total, count = self._sums.get(name, (0.0, 0))
-            for number in _fetched(scalars):
-                total += number
+            for scalar in islice(every, len(scalars)):
+                total += scalar.item()
             self._sums[name] = (total, count + len(scalars))
-
-
-def _fetched(scalars: list[Tensor]) -> list[float]:
-    if scalars[0].is_cpu:  # nothing to wait for
-        return [scalar.item() for scalar in scalars]
-    return torch.stack(scalars).double().tolist()

@@ -60,7 +60,7 @@ class Prioritized(Sampler):
         return torch.from_numpy(index), torch.from_numpy(weight.astype(np.float32))
 
     def feedback(self, index: Tensor, priority: Tensor) -> None:
-        sizes = priority.cpu().double().numpy()
+        sizes = priority.double().numpy()
         self.largest = max(self.largest, float(sizes.max()))
         self.tree[index.numpy()] = priority_mass(sizes, self.alpha, self.epsilon)
 

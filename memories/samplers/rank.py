@@ -78,7 +78,7 @@ class Rank(Sampler):
         return torch.from_numpy(order[rank]), torch.from_numpy(weight.astype(np.float32))
 
     def feedback(self, index: Tensor, priority: Tensor) -> None:
-        self.error[index.numpy()] = priority.cpu().double().numpy()
+        self.error[index.numpy()] = priority.double().numpy()
 
     def monitor(self, step: int) -> dict[str, float]:
         return {"beta": self.beta(step)}

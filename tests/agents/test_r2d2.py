@@ -160,6 +160,7 @@ def sequences(agent: R2D2, length: int = 7, columns: int = 3, idle: int = 0) -> 
         next_obs=torch.where(boundary[:, None], final, obs[1:].flatten(0, 1)),
         boundary=boundary,
         weight=weight.flatten() if idle else None,
+        burn_in=idle,
         state=map_tree(lambda s: torch.randn(s.shape, generator=rng), agent.initial_state(columns)),
         length=length,
         index=torch.arange(columns).repeat(length),
@@ -335,6 +336,7 @@ def test_stale_states_are_brought_up_to_the_present_weights() -> None:
             next_obs=obs[40 - idle :, 0],
             boundary=torch.zeros(idle + 1, dtype=torch.bool),
             weight=torch.tensor([0.0] * idle + [1.0]),
+            burn_in=idle,
             state=stored[40 - idle],
             length=idle + 1,
         )
