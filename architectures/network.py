@@ -136,10 +136,10 @@ class Network(nn.Module):
         return {name: state for name, state in states.items() if state is not None} or None
 
     def require(self, owner: str, **provides: str) -> Network:
-        """Check that the named heads exist and give what ``owner`` reads; returns the network.
+        """Check that the heads are those that ``owner`` reads; returns the network.
 
         Raises:
-            SettingError: a head is missing or of the wrong kind.
+            SettingError: a head is missing, of the wrong kind, or read by nobody.
         """
         for name, wanted in provides.items():
             if name not in self.heads:
@@ -157,6 +157,13 @@ class Network(nn.Module):
                     f"'{getattr(head, 'registered_name', type(head).__name__)}' provides "
                     f"{head.provides}",
                     "`coach list heads` shows them all.",
+                )
+        for name in self.heads:
+            if name not in provides:
+                raise SettingError(
+                    f"{self.key}.heads.{name}",
+                    f"{owner} reads no head called '{name}', so it would never be trained",
+                    f"Remove it; the heads that are read: {', '.join(sorted(provides))}.",
                 )
         return self
 

@@ -62,6 +62,16 @@ class Memory(ABC):
             SettingError: something does not divide, with the key of the setting.
         """
 
+    def check_settings(self, say: Callable[[str], None]) -> None:
+        """Refuse settings that contradict each other; called once, for the whole run's memory.
+
+        Args:
+            say: told what is allowed and hardly meant.
+
+        Raises:
+            SettingError: with the key of the setting.
+        """
+
     def check_fragments(self, length: int) -> None:
         """Refuse fragments of ``length`` steps per environment where they cannot serve.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from coach.core.memory import Memory, share_of_batch
@@ -34,6 +35,14 @@ class Owing(Memory):
             divided["batch_size"] = share_of_batch(settings["batch_size"], workers)
             divided["updates_per_step"] = settings["updates_per_step"] * workers
         return divided
+
+    def check_settings(self, say: Callable[[str], None]) -> None:
+        held = self.stripes.held * self.stripes.num_envs
+        if self.warmup > held:
+            say(
+                f"memory.warmup: updates begin after {self.warmup:,} steps, when all but the last "
+                f"{held:,} transitions are dropped again. Lower it, or raise memory.capacity."
+            )
 
     def oldest(self) -> list[int]:
         oldest: list[int] = (self.stripes.written - self.stripes.counts).tolist()

@@ -93,6 +93,23 @@ class Replay(Owing):
         self.fragment_length = _steps_between(updates_per_step, num_envs, warmup)
         self._last: Tensor | None = None
 
+    def check_settings(self, say: Callable[[str], None]) -> None:
+        held, envs = self._stripes.held, self._stripes.num_envs
+        if held * envs < self.batch_size:
+            raise SettingError(
+                "capacity",
+                f"{held * envs} transitions are fewer than a minibatch of {self.batch_size}",
+                f"Make it at least {-(-self.batch_size // envs) * envs}, or lower batch_size.",
+            )
+        if held <= self.n_step:
+            raise SettingError(
+                "n_step",
+                f"{held} transitions per environment hold no return of {self.n_step} steps and "
+                "the observation behind it",
+                f"Make capacity at least {(self.n_step + 1) * envs}, or lower n_step.",
+            )
+        super().check_settings(say)
+
     @property
     def stripes(self) -> Stripes:
         """Where the transitions are, those that have just been written included."""

@@ -52,6 +52,17 @@ class Rollout(Memory):
         self.rng = torch.Generator().manual_seed(seed)
         self._pending: list[Batch] = []
 
+    def check_settings(self, say: Callable[[str], None]) -> None:
+        size = self.horizon * self.num_envs
+        if self.batch_size is not None and self.batch_size > size:
+            raise SettingError(
+                "batch_size",
+                f"a rollout of {self.horizon} steps in {self.num_envs} "
+                f"environment{'s' * (self.num_envs > 1)} has {size} transitions, fewer than a "
+                f"minibatch of {self.batch_size}",
+                f"Lower it to at most {size}, leave it out, or raise horizon.",
+            )
+
     def divided(self, settings: dict[str, Any], workers: int, together: bool) -> dict[str, Any]:
         if not together or settings["batch_size"] is None:
             return settings

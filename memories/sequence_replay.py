@@ -103,6 +103,18 @@ class SequenceReplay(Owing):
         self.rng = torch.Generator().manual_seed(seed)
         self._last: Tensor | None = None
 
+    def check_settings(self, say: Callable[[str], None]) -> None:
+        envs, apart = self._stripes.num_envs, self.store.apart
+        held = ((self._stripes.held - self.length) // apart + 1) * envs
+        if held < self.batch_size:
+            needed = ((-(-self.batch_size // envs) - 1) * apart + self.length) * envs
+            raise SettingError(
+                "capacity",
+                f"{held} sequences are fewer than a minibatch of {self.batch_size}",
+                f"Make it at least {needed}, or lower batch_size.",
+            )
+        super().check_settings(say)
+
     @property
     def stripes(self) -> Stripes:
         return self._stripes

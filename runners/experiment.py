@@ -110,7 +110,9 @@ def build_experiment(
     torch.manual_seed(derived_seed(run.seed, "weights"))
     agent_built = build_part("agent", settings["agent"], "agent", spec=spec)
     agent: Agent = place(agent_built.value, device)
-    memory, plain["memory"] = _build_memory(settings["memory"], spec, agent, run, portion)
+    memory, plain["memory"] = _build_memory(
+        settings["memory"], spec, agent, run, portion, (lambda _: None) if partner else say
+    )
     plain["agent"] = agent_built.plain
     if portion.workers > 1:  # their memories belong to the run, on whatever machine it goes on
         plain["run"]["workers"] = portion.workers
@@ -220,7 +222,12 @@ def choose_device(name: str, number: int = 0) -> torch.device:
 
 
 def _build_memory(
-    settings: Any, spec: Spec, agent: Agent, run: RunSettings, portion: Portion
+    settings: Any,
+    spec: Spec,
+    agent: Agent,
+    run: RunSettings,
+    portion: Portion,
+    say: Callable[[str], None],
 ) -> tuple[Memory, dict[str, Any]]:
     """The memory of a portion of the run, and the settings of the whole run's."""
     injected = {
@@ -233,6 +240,10 @@ def _build_memory(
         "future_key": agent.future_key,
     }
     whole = build_part("memory", settings, "memory", **injected)
+    try:
+        whole.value.check_settings(say)
+    except SettingError as error:
+        raise error.under("memory") from None
     if portion.workers == 1:
         return whole.value, whole.plain
     injected["num_envs"] = len(portion.share(run.envs))

@@ -130,6 +130,9 @@ class Run:
             )
         except OSError as error:
             raise unwritable(folder, error) from error
+        if not quiet:
+            before = f", continued after {self.clock.env_steps:,} steps" if resume else ""
+            self.view.say(f"Run folder: {folder}{before}")
         if not resume:
             if experiment.note and not quiet:
                 self.view.say(experiment.note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -10,11 +11,13 @@ from time import monotonic
 from coach.core.source import Standing
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
+_SPEED_SECONDS = 30.0  # over which the speed is measured
+_NARROWEST_BAR = 10
 _MOST_ROWS = 16  # of workers; the rest is summed up
 
 
@@ -58,49 +61,35 @@ class LiveView:
     ) -> None:
         self.console, self.limit, self.quiet = console, limit, quiet
         self.listener = listener
-        self._begin, self._first, self._said = monotonic(), done, monotonic()
+        self._begin = self._said = monotonic()
+        self._env_steps = done
+        self._marks = deque([(self._begin, done)])  # times and steps, for the speed
         self._training = self._evaluation = math.nan
         self._standing: Standing | None = None
         self._live: Live | None = None
         if console.is_terminal and not console.is_jupyter and not quiet:
-            self._progress = Progress(
-                TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} steps"),
-                BarColumn(),
-                TextColumn("{task.fields[words]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(elapsed_when_finished=False),
-                console=console,
-            )
-            self._task = self._progress.add_task("", total=limit, completed=done, words="")
-            self._live = Live(self._progress, console=console, refresh_per_second=4)
+            self._live = Live(get_renderable=self._shown, console=console, refresh_per_second=4)
             self._live.start()
 
     def update(self, env_steps: int, training_return: float | None) -> None:
         """Show how far the run is; cheap enough to be called often."""
         if training_return is not None:
             self._training = training_return
-        self._report(env_steps)
-        if self._live is not None:
-            self._progress.update(self._task, completed=env_steps, words=self._words(env_steps))
-        elif not self.quiet and monotonic() - self._said > SECONDS_BETWEEN_LINES:
-            self._line(env_steps)
+        self._note(env_steps)
+        late = monotonic() - self._said > SECONDS_BETWEEN_LINES
+        if self._live is None and not self.quiet and late:
+            self._line()
 
     def evaluated(self, env_steps: int, value: float) -> None:
         """Show the result of an evaluation."""
         self._evaluation = value
-        if self._live is not None:
-            self.update(env_steps, None)
-            return
-        self._report(env_steps)
-        if not self.quiet:
-            self._line(env_steps)
+        self._note(env_steps)
+        if self._live is None and not self.quiet:
+            self._line()
 
     def workers(self, standing: Standing) -> None:
         """Show how the workers do."""
         self._standing = standing
-        if self._live is not None:
-            self._live.update(Group(self._progress, *_worker_rows(standing)))
 
     def say(self, text: str) -> None:
         """Print a line above the live view."""
@@ -111,26 +100,78 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
-    def _report(self, env_steps: int) -> None:
+    def _note(self, env_steps: int) -> None:
+        now, self._env_steps = monotonic(), env_steps
+        self._marks.append((now, env_steps))
+        while len(self._marks) > 2 and now - self._marks[1][0] > _SPEED_SECONDS:
+            self._marks.popleft()
         if self.listener is not None:
             self.listener(RunProgress(env_steps, self._training, self._evaluation))
 
-    def _words(self, env_steps: int) -> str:
-        speed = (env_steps - self._first) / max(monotonic() - self._begin, 1e-9)
-        returns = f"return {number(self._training)}  evaluation {number(self._evaluation)}"
-        return f"{returns}  {speed:,.0f}/s"
+    def _speed(self) -> float:
+        """Environment steps per second of late."""
+        (before, first), (now, last) = self._marks[0], self._marks[-1]
+        return (last - first) / max(now - before, 1e-9)
 
-    def _line(self, env_steps: int) -> None:
+    def _left(self) -> str:
+        speed = self._speed()
+        return duration(max(0, self.limit - self._env_steps) / speed) if speed > 0 else "-"
+
+    def _line(self) -> None:
         self._said = monotonic()
-        elapsed = self._said - self._begin
-        speed = (env_steps - self._first) / max(elapsed, 1e-9)
-        left = max(0, self.limit - env_steps) / max(speed, 1e-9)
         self.say(
-            f"{env_steps:>9,} / {self.limit:,} steps  {self._words(env_steps)}  "
-            f"{elapsed:.0f} s, {left:.0f} s left"
+            f"{self._env_steps:>9,} / {self.limit:,} steps  return {number(self._training)}  "
+            f"evaluation {number(self._evaluation)}  {self._speed():,.0f}/s  "
+            f"{duration(self._said - self._begin)}, {self._left()} left"
         )
         if self._standing is not None:
             self.say(f"          {_in_a_line(self._standing)}")
+
+    def _shown(self) -> RenderableType:
+        rows = _worker_rows(self._standing) if self._standing is not None else []
+        return Group(self._progress(self.console.width), *rows)
+
+    def _progress(self, width: int) -> RenderableType:
+        """The most that fits into one line: first the bar goes, then words and figures."""
+        steps, limit = self._env_steps, self.limit
+        share = f"{min(1.0, steps / limit):.0%}"
+        of_all, of_all_short = f"{steps:,} / {limit:,} steps", f"{_short(steps)} / {_short(limit)}"
+        returns = f"return {number(self._training)}  evaluation {number(self._evaluation)}"
+        speed, left = f"{self._speed():,.0f}/s", f"{self._left()} left"
+        gone = duration(monotonic() - self._begin)
+        words = f"{returns}  {speed}  {gone}, {left}"
+        space = width - len(of_all) - len(words) - 4
+        if space >= _NARROWEST_BAR:
+            row = Table.grid(padding=(0, 2, 0, 0))
+            row.add_row(of_all, ProgressBar(limit, min(steps, limit), width=space), words)
+            return row
+        evaluation = f"evaluation {number(self._evaluation)}"
+        choices = (
+            f"{of_all}  {words}",
+            f"{of_all_short}  {words}",
+            f"{of_all_short}  {returns}  {speed}  {left}",
+            f"{share}  {returns}  {speed}  {left}",
+            f"{share}  {returns}  {left}",
+            f"{share}  {evaluation}  {left}",
+            f"{share}  {left}",
+        )
+        fitting = next((choice for choice in choices if len(choice) <= width), choices[-1])
+        return Text(fitting, no_wrap=True, overflow="crop")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, such as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _short(steps: int) -> str:
+    """A number of steps in few characters, such as 1.25M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if steps >= size:
+            return f"{steps / size:.3g}{letter}"
+    return str(steps)
 
 
 def number(value: float) -> str:

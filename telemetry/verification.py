@@ -7,7 +7,7 @@ from statistics import fmean
 from time import monotonic
 from types import TracebackType
 
-from coach.telemetry.console import RunProgress, number
+from coach.telemetry.console import RunProgress, duration, number
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -98,9 +98,9 @@ class VerificationView:
 
     def _overall(self) -> str:
         if self._done == len(self.seeds):
-            return f"all done in {_duration(monotonic() - self._begin)}"
+            return f"all done in {duration(monotonic() - self._begin)}"
         left = self.seconds_left
-        about = "" if math.isnan(left) else f", about {_duration(left)} left"
+        about = "" if math.isnan(left) else f", about {duration(left)} left"
         return f"{self._done} of {len(self.seeds)} done{about}"
 
     def _words(self, progress: RunProgress) -> str:
@@ -121,15 +121,8 @@ class VerificationView:
                 number(progress.training),
                 number(progress.evaluation),
             )
-        gone = _duration(monotonic() - self._begin)
+        gone = duration(monotonic() - self._begin)
         return Group(table, Text(f"{gone} gone, {self._overall()}"))
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _duration(seconds: float) -> str:
-    """Hours, minutes and seconds, such as 1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

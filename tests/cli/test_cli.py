@@ -245,6 +245,7 @@ def test_plain_lines_when_output_is_no_terminal(
     arguments = [part for part in SMALL if part != "--quiet"]
     assert coach(monkeypatch, "train", "CartPole_DQN", *arguments) == 0
     out = capsys.readouterr().out
+    assert out.startswith("Run folder: runs/CartPole_DQN/")
     assert "100 / 300 steps" in out
     assert "\x1b" not in out
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from coach.core.source import Standing, WorkerStanding
-from coach.telemetry.console import LiveView
+from coach.telemetry import console as console_module
+from coach.telemetry.console import LiveView, duration
 from rich.console import Console
 
 STANDING = Standing(
@@ -71,3 +73,55 @@ def test_quiet_says_nothing_of_progress(terminal: bool) -> None:
     view.evaluated(50, 3.25)
     view.close()
     assert text.getvalue() == ""
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+@pytest.mark.parametrize(
+    ("limit", "steps", "value"),
+    [(100, 50, 3.25), (50_000, 20_480, 210.3), (50_000_000, 12_345_678, -1234.5)],
+)
+def test_the_line_of_a_terminal_fits_its_width(
+    width: int, limit: int, steps: int, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(1_000_000, 10_000_000, 4_000))
+    monkeypatch.setattr(console_module, "monotonic", lambda: float(next(now)))
+    text = io.StringIO()
+    view = LiveView(Console(file=text, width=width, force_terminal=True), limit=limit)
+    view.update(steps, value)
+    view.evaluated(steps, 2 * value)
+    view.close()
+    (line,) = [part for part in _last_frame(text.getvalue()) if part.strip()]
+    assert len(line) <= width
+    assert line.rstrip().endswith(" left")
+    assert "…" not in line
+    if width >= 60:
+        assert f"evaluation {2 * value:.1f}" in line or f"evaluation {2 * value:.2f}" in line
+    if width >= 160:
+        assert f"{steps:,} / {limit:,} steps" in line
+        assert "━" in line
+
+
+def _last_frame(shown: str) -> list[str]:
+    """Lines of the last picture that a terminal was sent, without control sequences."""
+    frame = re.split(r"\x1b\[1A|\x1b\[2K", shown)[-1]
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).replace("\r", "").splitlines()
+
+
+def test_speed_and_time_left_are_those_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 500.0
+    monkeypatch.setattr(console_module, "monotonic", lambda: now)
+    text = io.StringIO()
+    view = LiveView(Console(file=text, width=160), limit=10_000)
+    for steps in range(100, 5_100, 100):  # 100 a second, then 10 a second
+        now += 1.0 if steps <= 4_000 else 10.0
+        view.update(steps, None)
+    text.truncate(0)
+    view.evaluated(5_000, 7.0)
+    assert "10/s" in text.getvalue()
+    assert "8:20 left" in text.getvalue()  # 5,000 steps at 10 a second
+
+
+def test_durations_read_as_clocks_do() -> None:
+    assert [duration(seconds) for seconds in (0, 9.6, 61, 3_599.6, 36_061)] == [
+        "0:00", "0:10", "1:01", "1:00:00", "10:01:01",
+    ]  # fmt: skip
