@@ -6,7 +6,6 @@ at once.
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -44,6 +43,10 @@ WorkersOption = Annotated[
 ]
 ExchangeOption = Annotated[
     str | None, typer.Option(help="What workers hand over: experience or gradients.")
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust", help="Import plugins and other code that the run folder names."),
 ]
 KindOption = Annotated[str | None, typer.Option("--worker-kind", help="auto, process or thread.")]
 RUNS = Path("runs")
@@ -138,11 +141,17 @@ def train(
         bool, typer.Option("--profile", help="Print where the time went, at the end.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only the result.")] = False,
+    trust: TrustOption = False,
+    accept_edits: Annotated[
+        bool,
+        typer.Option("--accept-edits", help="Resume with what you have edited in preset.yaml."),
+    ] = False,
 ) -> None:
     """Train a preset; everything it produces goes to a folder of its own."""
     from coach.runners import folder as run_folder
     from coach.runners import preset as presets
     from coach.runners import training
+    from coach.runners.resuming import FinishedRunError
     from coach.telemetry.profile import Profile
 
     plugins = _load_plugins(plugin)
@@ -152,13 +161,17 @@ def train(
         overrides.append("evaluation.stop_at_target=true")
     given = Path(preset)
     if resume:
-        folder = given if run_folder.is_run(given) else run_folder.latest(run_dir, given.stem, seed)
-        settings, facts = run_folder.read(folder)
-        _load_plugins([name for name in facts["plugins"] if name not in plugins])
-        known = list(dict.fromkeys([*facts["plugins"], *plugins]))
-        settings = presets.override(settings, overrides)
-        run = training.resume(folder, settings, console, known, quiet)
+        folder = given if given.is_dir() else run_folder.latest(run_dir, _stem(preset), seed)
+        settings, known = _open_run(folder, overrides, plugins, trust, accept_edits)
+        try:
+            run = training.resume(
+                folder, settings, console, known, quiet, accept_edits=accept_edits, finished=False
+            )
+        except FinishedRunError as error:
+            _say(error.args[0])
+            return
     else:
+        _refuse_resume_flags(trust, accept_edits)
         _refuse_run_folder(given)
         with presets.blaming(preset, overrides):
             name, settings = presets.load(preset, overrides)
@@ -168,15 +181,16 @@ def train(
     if profile:
         run.watch(Profile())
     run, result = training.carry_through(run, known)
-    _print_result(result, run.experiment.target)
+    trusting = _trust_flag(run.experiment.plain, known)
+    _print_result(result, run.experiment.target, trusting)
     if run.profile is not None:
         run.profile.print(console, run.experiment.source.elsewhere())
         for recorder in run.experiment.learner.recorders:
             for name, why in recorder.refused.items():
-                console.print(f"Not recorded: {name}, because {why}.", highlight=False)
+                _say(f"Not recorded: {name}, because {why}.")
     if result.stopped.startswith("interrupted"):
-        console.print(f"Continue with: coach train {result.folder} --resume", highlight=False)
-        raise typer.Exit(128 + signal.Signals[result.stopped.split()[-1]])
+        _say(f"Continue with: {_command('train', result.folder, '--resume', *trusting)}")
+        raise typer.Exit(143 if "SIGTERM" in result.stopped else 130)
     if stop_at_target and result.stopped != "target reached":
         raise typer.Exit(1)
 
@@ -191,19 +205,20 @@ def evaluate(
     ] = False,
     set_: SetOption = None,
     plugin: PluginOption = None,
+    trust: TrustOption = False,
 ) -> None:
     """Play a run's best policy without exploring and print its returns."""
     from coach.runners import folder as run_folder
-    from coach.runners import preset as presets
     from coach.runners.replaying import evaluate_run
 
-    settings, facts = run_folder.read(run)
-    _load_plugins([*(plugin or []), *facts["plugins"]])
-    settings = presets.override(settings, set_ or [])
-    played, policy = evaluate_run(run, settings, episodes, console.print, last, video)
+    settings, _ = _open_run(run, set_ or [], _load_plugins(plugin), trust)
+    difference = run_folder.edits(run, run_folder.read(run))
+    if difference:
+        _say(f"{difference} The settings in run.json are used.")
+    played, policy = evaluate_run(run, settings, episodes, _say, last, video)
     _print_episodes(played, policy)
     if video:
-        console.print(f"Video: {run / 'videos'}", highlight=False)
+        _say(f"Video: {run / 'videos'}")
 
 
 @app.command()
@@ -255,20 +270,14 @@ def verify(
 
 def main() -> NoReturn:
     """Entry point: errors meant for a person are printed without a traceback."""
-    from coach.core.errors import CoachError, InterruptedRunError
-    from coach.runners.interrupts import ended_at_once
+    from coach.core.errors import CoachError
 
     try:
-        with ended_at_once():
-            app(prog_name="coach")
+        app(prog_name="coach")
     except CoachError as error:
         errors.print("[bold red]Error:[/bold red] ", end="")
         errors.print(error.args[0], markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
-    except InterruptedRunError as error:
-        name = signal.Signals(error.number).name
-        errors.print(f"Interrupted by {name}; there was nothing to save.", highlight=False)
-        sys.exit(128 + error.number)
     sys.exit(0)
 
 
@@ -313,7 +322,67 @@ def _load_plugins(plugins: list[str] | None) -> list[str]:
     for plugin in plugins or []:
         load_plugin(plugin)
     # Kept with the run, so that resume and evaluate find them from anywhere.
-    return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or []]
+    return [str(Path(p).expanduser().resolve()) if p.endswith(".py") else p for p in plugins or []]
+
+
+def _open_run(
+    folder: Path, overrides: list[str], plugins: list[str], trust: bool, edited: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings and plugins of a run; code that it names is imported only if that is asked for."""
+    from coach.core.errors import CoachError
+    from coach.runners import folder as run_folder
+    from coach.runners import preset as presets
+    from coach.runners.trust import require_trust, with_plugins, with_references
+
+    record = run_folder.read(folder)
+    settings = run_folder.edited_settings(folder) if edited else record.settings
+    settings = presets.override(with_references(settings, plugins), overrides)
+    if not trust:
+        asked = presets.override({}, overrides)
+        require_trust(folder, settings, record.plugins, plugins, asked, _command(*sys.argv[1:]))
+    known = with_plugins(record.plugins, plugins)
+    for plugin in known:
+        if plugin.endswith(".py") and not Path(plugin).is_file():
+            name = Path(plugin).name
+            raise CoachError(
+                f"The plugin {plugin} of {folder} is not there any more.",
+                f"Say where it is now: {_command(*sys.argv[1:], '--plugin', f'NEW/PATH/{name}')}",
+            )
+    _load_plugins(known)
+    return settings, known
+
+
+def _trust_flag(settings: dict[str, Any], plugins: list[str]) -> list[str]:
+    """What a command needs in addition to use a run with these settings."""
+    from coach.runners.trust import named_in
+
+    return ["--trust"] if plugins or named_in(settings) else []
+
+
+def _refuse_resume_flags(trust: bool, accept_edits: bool) -> None:
+    from coach.core.errors import SettingError
+
+    for flag, given in (("--trust", trust), ("--accept-edits", accept_edits)):
+        if given:
+            raise SettingError(flag, "it means nothing without --resume", "Leave it out.")
+
+
+def _stem(preset: str) -> str:
+    """Name of the runs' folder for a preset's name or file."""
+    path = Path(preset)
+    return path.stem if path.suffix in (".yaml", ".yml") else path.name
+
+
+def _command(*words: object) -> str:
+    """A command of ours that can be pasted into a shell."""
+    from coach.runners.trust import command
+
+    return command("coach", *words)
+
+
+def _say(text: str) -> None:
+    """Print a line as it is: brackets in paths are no markup, and nothing is cut into lines."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _refuse_run_folder(path: Path) -> None:
@@ -322,12 +391,13 @@ def _refuse_run_folder(path: Path) -> None:
     if path.is_dir():
         raise CoachError(
             f"{path} is a folder.",
-            f"To continue that run: coach train {path} --resume. To train its preset anew: "
-            f"coach train {path / 'preset.yaml'}.",
+            f"To continue that run: {_command('train', path, '--resume')}\n"
+            f"To train its preset anew: {_command('train', path / 'preset.yaml')}",
         )
 
 
-def _print_result(result: Any, target: Any) -> None:
+def _print_result(result: Any, target: Any, trusting: list[str]) -> None:
+    from coach.runners.trust import command
     from coach.telemetry.console import number
     from rich.table import Table
 
@@ -346,11 +416,10 @@ def _print_result(result: Any, target: Any) -> None:
     if result.stopped:
         table.add_row("ended early", result.stopped)
     console.print(table)
-    console.print(f"Run folder:  {result.folder}", highlight=False, soft_wrap=True)
-    console.print(
-        f"Watch:       tensorboard --logdir {result.folder.parent.parent}", highlight=False
-    )
-    console.print(f"Play:        coach evaluate {result.folder}", highlight=False, soft_wrap=True)
+    logs = command("tensorboard", "--logdir", result.folder.parent.parent)
+    _say(f"Run folder:  {result.folder}")
+    _say(f"Watch:       {logs}")
+    _say(f"Play:        {_command('evaluate', result.folder, *trusting)}")
 
 
 def _print_episodes(episodes: list[Any], policy: dict[str, Any]) -> None:

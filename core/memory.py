@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from coach.core.batch import Batch
-from coach.core.errors import SettingError
+from coach.core.errors import CheckpointError, SettingError
 from torch import Tensor
 
 Prepare = Callable[[Batch], Batch]
@@ -126,6 +126,20 @@ class Memory(ABC):
 
     def load_rows(self, rows: dict[str, Tensor]) -> None:
         """Take back what `rows` returned; called in the order it was written."""
+
+    def forget(self, before: list[int]) -> None:
+        """Hold no rows before these positions, one per stripe: a damaged disk has lost them.
+
+        Called after `load_state_dict`, with only later rows given to `load_rows`.
+
+        Raises:
+            CheckpointError: this memory cannot do with a part of its rows.
+        """
+        raise CheckpointError(
+            f"A {getattr(self, 'registered_name', type(self).__name__)} memory cannot go on with a "
+            "part of its rows.",
+            "Train again from the preset; the best policy may still be whole (`coach evaluate`).",
+        )
 
 
 def share_of_batch(size: int, workers: int) -> int:

@@ -67,6 +67,8 @@ def load_rows(stripes: Stripes, tensors: dict[str, Tensor]) -> None:
 def state_dict(stripes: Stripes) -> dict[str, Any]:
     """Positions, and the observation to come of every stripe."""
     state: dict[str, Any] = {"written": stripes.written.tolist()}
+    if stripes.first.any():
+        state["first"] = stripes.first.tolist()
     if stripes.allocated:
         coming = take(stripes.ring, _at(stripes, stripes.written))
         state |= named_leaves(map_tree(torch.from_numpy, coming), "coming")
@@ -77,6 +79,7 @@ def state_dict(stripes: Stripes) -> dict[str, Any]:
 def load_state_dict(stripes: Stripes, state: dict[str, Any]) -> None:
     """Restore `state_dict`, after the rows."""
     stripes.written = np.asarray(state["written"], np.int64)
+    stripes.first = np.asarray(state.get("first", np.zeros_like(stripes.written)), np.int64)
     if stripes.written.any():
         coming = map_tree(lambda t: t.numpy(), _named(stripes, state, "coming"))
         for env, position in enumerate(stripes.written.tolist()):

@@ -172,6 +172,10 @@ class Replay(Owing):
     def load_rows(self, rows: dict[str, Tensor]) -> None:
         journal.load_rows(self.stripes, rows)
 
+    def forget(self, before: list[int]) -> None:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        self.sampler.added(nothing, self.stripes.forget(before))
+
     def _settle(self) -> None:
         """Bring single steps that wait to where they belong."""
         if self._staging.count:

@@ -186,6 +186,10 @@ class SequenceReplay(Owing):
         journal.load_rows(self.stripes, rows)
         self.store.load_rows(rows, rows["begin"].numpy(), rows["end"].numpy())
 
+    def forget(self, before: list[int]) -> None:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        self.sampler.added(nothing, self.store.forget(before))
+
     @property
     def _to_sample(self) -> Stripes:
         """The sequences, which have all that samplers ask of stripes."""

@@ -100,6 +100,12 @@ class Sequences:
         dropped = np.setdiff1d(self._between(oldest, self.first), added)
         return torch.from_numpy(added), torch.from_numpy(dropped)
 
+    def forget(self, before: list[int]) -> Tensor:
+        """Hold no steps before these positions, and return the sequences lost with them."""
+        oldest = self.first
+        self.stripes.forget(before)
+        return torch.from_numpy(self._between(oldest, np.maximum(oldest, self.first)))
+
     def steps_of(self, index: Tensor) -> Tensor:
         """``[length * M]`` where in the stripes the steps of ``M`` sequences are, time-major."""
         env, place = np.divmod(index.numpy(), self.rows)

@@ -90,6 +90,8 @@ class Stripes:
         self.nbytes = self.observation_bytes + self.size * other
         self._other_bytes = other
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
+        #: Position of the first row that was not lost, per stripe; see `Memory.forget`.
+        self.first = np.zeros(num_envs, np.int64)
         self.seams = Seams()
         #: `look_up`, or another form of it that a sampler brings along.
         self.look_up: LookUp = look_up
@@ -102,13 +104,23 @@ class Stripes:
     @property
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Transitions held per stripe."""
-        return np.minimum(self.written, self.held)
+        return np.minimum(self.written - self.first, self.held)
 
     def __len__(self) -> int:
         """Transitions held."""
         if self.num_envs == 1:  # asked for in every draw
-            return min(int(self.written[0]), self.held)
+            return min(int(self.written[0]) - int(self.first[0]), self.held)
         return int(self.counts.sum())
+
+    def forget(self, before: list[int]) -> Tensor:
+        """Hold no rows before these positions, one per stripe; returns the indices of those."""
+        oldest = self.written - self.counts
+        self.first = np.maximum(self.first, np.asarray(before, np.int64))
+        lost = [
+            env * self.rows + np.arange(begin, max(begin, end)) % self.rows
+            for env, (begin, end) in enumerate(zip(oldest, self.first))
+        ]
+        return torch.from_numpy(np.concatenate(lost))
 
     def write(self, fragment: Batch) -> tuple[Tensor, Tensor]:
         """Copy a fragment ``[T, n]``.

@@ -16,9 +16,8 @@ from coach.core.source import Episode, Report, Source, Standing
 from coach.runners.actor import Actor
 from coach.runners.channel import ChannelClosedError
 from coach.runners.clock import Clock
-from coach.runners.exchange import Averaged, Portion, agree_on, join_group
+from coach.runners.exchange import Averaged, Portion, agree_on, check_alike, join_group
 from coach.runners.gradient_worker import SAVE, SAVING, STOPPING
-from coach.runners.interrupts import GRACE_SECONDS
 from coach.runners.partners import Partners, name_of
 from coach.runners.worker import FAILED, START_SECONDS, Worker, WorkerError, in_words
 from torch import Tensor, distributed, nn
@@ -48,8 +47,7 @@ class AveragingSource(Source):
     def __init__(self, actor: Actor, partners: Partners, learner: Learner, clock: Clock) -> None:
         self.actor, self.partners, self.learner, self.clock = actor, partners, learner, clock
         learner.apply = _Watched(Averaged(partners.count), self._together)
-        clock.hurry = self._end_waiting
-        self._running = self._saving = False
+        self._running = False
         self._repeat = True
         self._fragments = 0
         self._waited = 0.0
@@ -103,10 +101,8 @@ class AveragingSource(Source):
         """State of every worker."""
         episodes = [[e.env_id, e.value, e.length] for e in self._episodes]
         state = self.actor.state_dict() | {"unread": episodes}
-        self._saving = True
         for worker in self.partners.workers if self._running else ():
             self.partners.saved[name_of(worker)] = self._together(partial(self._ask, worker))
-        self._saving = False
         return self.partners.saved_into(state)
 
     def journals(self) -> dict[str, list[dict[str, Any]]]:
@@ -136,7 +132,7 @@ class AveragingSource(Source):
     def _ask(self, worker: Worker) -> dict[str, Any]:
         if self.clock.finished:  # it has left the loop, and waits for a word
             worker.channel.send(SAVE)
-        return self.partners.state_of(worker, GRACE_SECONDS if self.clock.interrupted else None)
+        return self.partners.state_of(worker)
 
     def _begin(self) -> None:
         partners, meeting = self.partners, str(self._meeting())
@@ -157,6 +153,7 @@ class AveragingSource(Source):
             if message.kind == FAILED:
                 raise WorkerError(f"Worker {worker.number} did not start: {message.text}")
         join_group(meeting, Portion(0, partners.count), self.learner.device, partners.timeout)
+        check_alike(self.learner.groups, self.learner.device)
 
     def _together(self, act: Callable[[], Any]) -> Any:
         """Do something in which all workers take part."""
@@ -182,12 +179,6 @@ class AveragingSource(Source):
             if told or monotonic() > until:
                 return "; ".join(told)
             sleep(0.05)
-
-    def _end_waiting(self) -> None:
-        """End the partners that all wait for: no signal reaches an exchange that is under way."""
-        if not self._saving:
-            for worker in self.partners.workers:
-                worker.kill_soon()
 
     def _in_words(self, error: Exception) -> str:
         if isinstance(error, TimeoutError) or "imed out" in str(error):

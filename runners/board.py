@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from time import monotonic
 
 import numpy as np
 import torch
 from coach.core.device import fetch, upload
 from coach.core.layout import Zeros
 from coach.runners.shared import SharedBlock, share
+from coach.runners.weights import (
+    TransferError,
+    check_layout,
+    checksum,
+    layout_digest,
+    named_weights,
+)
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# The header: which side is whole; for both sides how many were published when it was written, and
-# the version that it holds.
-_CURRENT, _COUNT, _VERSION = 0, 1, 3
+# The header: which side is whole; for both sides how many were published when it was written, the
+# version that it holds and a checksum; and the digest of the layout.
+_CURRENT, _COUNT, _VERSION, _CHECKSUM, _LAYOUT = 0, 1, 3, 5, 7
 _WRITING = -1
+_UNCHECKED = -1  # in place of a checksum
+#: Seconds between two publications with a checksum, which takes about as long as the copy.
+_CHECK_SECONDS = 10.0
 
 
 class WeightBoard:
@@ -26,18 +38,30 @@ class WeightBoard:
     so it never keeps half of one set of weights and half of another. Numbers count publications and
     not versions, since running statistics change without an update.
 
+    Weights lie in the order of their names. A reader verifies the layout when it attaches, and the
+    checksum of those publications that have one: the first, and then one every ten seconds.
+
     Args:
         module: its weights are published, or replaced by published ones.
         block: of the board to attach to; left out, a new board is made.
+
+    Raises:
+        TransferError: the board was made for a module of another layout.
     """
 
     def __init__(self, module: nn.Module, block: SharedBlock | None = None) -> None:
-        self.mine: list[Tensor] = [t.data for t in (*module.parameters(), *module.buffers())]
+        named = named_weights(module)
+        self.mine: list[Tensor] = list(named.values())
         self.block = block or share(lambda zeros: [self._lay_out(zeros)])
         self._header, self._sides = self._lay_out(self.block.again().zeros)
         self._count, self._version = 0, -1
         self._device = self.mine[0].device if self.mine else torch.device("cpu")
+        self._checked = -math.inf  # when a checksum was last published
         self._fence = threading.Lock()
+        if block is None:
+            self._header[_LAYOUT] = layout_digest(named)
+        else:
+            check_layout(int(self._header[_LAYOUT]), named)
 
     def publish(self, version: int) -> None:
         """Write the module's weights as ``version``."""
@@ -48,6 +72,7 @@ class WeightBoard:
         self._order()
         torch._foreach_copy_(self._sides[side], fetch(self.mine))
         header[_VERSION + side] = version
+        header[_CHECKSUM + side] = self._checksum_now(side)
         self._order()
         header[_COUNT + side] = self._count
         header[_CURRENT] = side
@@ -64,11 +89,20 @@ class WeightBoard:
                 continue
             self._order()
             torch._foreach_copy_(self.mine, upload(self._sides[side], self._device))
-            version = int(header[_VERSION + side])
+            version, expected = int(header[_VERSION + side]), int(header[_CHECKSUM + side])
             self._order()
             if int(header[_COUNT + side]) == newest:
+                if expected != _UNCHECKED and expected != checksum(self.mine):
+                    raise TransferError("Published weights were damaged on their way to an actor.")
                 self._count, self._version = newest, version
                 return version
+
+    def _checksum_now(self, side: int) -> int:
+        now = monotonic()
+        if now - self._checked < _CHECK_SECONDS:
+            return _UNCHECKED
+        self._checked = now
+        return checksum(self._sides[side])
 
     def _order(self) -> None:
         """Keep reads and writes in order on processors that would swap them (ARM)."""
@@ -77,6 +111,6 @@ class WeightBoard:
             self._fence.release()
 
     def _lay_out(self, zeros: Zeros) -> tuple[NDArray[np.int64], list[list[Tensor]]]:
-        header = zeros((5,), torch.int64).numpy()
+        header = zeros((8,), torch.int64).numpy()
         sides = [[zeros(tuple(t.shape), t.dtype) for t in self.mine] for _ in range(2)]
         return header, sides

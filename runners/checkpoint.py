@@ -9,15 +9,18 @@ that are still needed. Nothing is ever unpickled.
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coach.core.errors import CheckpointError
 from coach.core.memory import Memory
+from coach.runners.journal import Journal
+from coach.runners.manifest import checked_policy, read_manifest
+from coach.runners.seals import FORMAT, NewerCheckpointError, parse_json, read_sealed, seal
 from coach.runners.storage import (
     pack,
     read_file,
@@ -29,66 +32,7 @@ from coach.runners.storage import (
     write_file,
 )
 
-FORMAT = 1
-CHUNK_BYTES = 32 * 2**20  # rows wait at most for this much before they are written
-
-
-@dataclass
-class Journal:
-    """Chunks of stored rows on disk, and how far they reach.
-
-    Args:
-        folder: where they are.
-        chunks: their files, with size, checksum and the positions they reach to.
-        saved: the positions that the last one reaches to.
-        tag: part of the files' names, where several writers may have written the same positions.
-    """
-
-    folder: Path
-    chunks: list[dict[str, Any]] = field(default_factory=list)
-    saved: list[int] = field(default_factory=list)
-    tag: str = ""
-
-    def append_if_many(self, memory: Memory) -> None:
-        """Write the rows that are not on disk yet, if they are a chunk's worth."""
-        if memory.pending_bytes(self.saved) > CHUNK_BYTES:
-            self.append(memory)
-
-    def append(self, memory: Memory) -> None:
-        """Write the rows that are not on disk yet as one chunk."""
-        rows, reached = memory.rows(self.saved)
-        if rows:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            span = f"{sum(self.saved)}-{sum(reached)}"
-            name = f"rows-{span}{self.tag and '-'}{self.tag}.safetensors"
-            record = write_file(self.folder / name, pack(rows))
-            self.chunks.append({"file": name, "reached": reached, **record})
-        self.saved = reached
-
-    def drop_old(self, memory: Memory) -> None:
-        """Forget chunks of which the memory holds nothing any more."""
-        oldest = memory.oldest()
-        self.chunks = [
-            chunk
-            for chunk in self.chunks
-            if any(end > first for end, first in zip(chunk["reached"], oldest))
-        ]
-
-    def load(self, memory: Memory) -> None:
-        """Give the rows back to a memory, one chunk at a time: together they are all of it.
-
-        Raises:
-            CheckpointError: a chunk is missing or damaged.
-        """
-        for chunk in self.chunks:
-            memory.load_rows(unpack(read_file(self.folder / chunk["file"], chunk)))
-
-    def keep_only(self, needed: set[str]) -> None:
-        """Remove the files of all other chunks."""
-        if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                if path.name not in needed:
-                    path.unlink()
+_NAME = re.compile(r"step-(?P<step>\d+)(-(?P<again>\d+))?")
 
 
 class Checkpointer:
@@ -98,7 +42,7 @@ class Checkpointer:
         folder: the run's folder.
         memory: its stored rows go to the journal.
         keep: how many checkpoints to keep.
-        workers: how many have a memory of their own; see `load_latest`.
+        workers: how many have a memory of their own; see `check_workers`.
     """
 
     def __init__(self, folder: Path, memory: Memory, keep: int, workers: int = 1) -> None:
@@ -129,8 +73,8 @@ class Checkpointer:
         if self.memory.pending_bytes(self.journal.saved) > 0:
             self.journal.append(self.memory)
         self.journal.drop_old(self.memory)
-        target = self.folder / f"step-{env_steps:012d}"
-        fresh = self.folder / f".step-{env_steps:012d}"
+        target = self._free_name(env_steps)
+        fresh = self.folder / f".{target.name}"
         tensors, values = split_state(state)
         try:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -148,31 +92,39 @@ class Checkpointer:
                 "saved": self.journal.saved,
                 "journals": journals or {},
             }
-            write_file(fresh / "manifest.json", _seal(manifest))
-            shutil.rmtree(target, ignore_errors=True)
-            fresh.rename(target)
+            write_file(fresh / "manifest.json", seal(manifest))
+            fresh.rename(target)  # a name that was free: until now the one before is complete
             sync_folder(self.folder)
+            self._prune()
         except OSError as error:
             raise unwritable(target, error) from error
-        self._prune()
 
     def continue_from(self, manifest: dict[str, Any]) -> None:
-        """Take over the journal of a loaded checkpoint; later chunks and checkpoints go."""
-        self.journal.chunks = list(manifest["journal"])
-        self.journal.saved = list(manifest["saved"])
+        """Remove the checkpoints after the one that was loaded, and what only they need."""
         for folder in checkpoints(self.folder.parent):
-            if _step(folder) > manifest["env_steps"]:
-                shutil.rmtree(folder)
+            if _place(folder)[0] > manifest["env_steps"]:
+                _remove(folder)
         self._prune()
 
+    def _free_name(self, env_steps: int) -> Path:
+        """A name for a checkpoint that no other has, and that comes after all of the same step."""
+        name = f"step-{env_steps:012d}"
+        taken = [_place(path) for path in checkpoints(self.folder.parent)]
+        again = max((number for step, number in taken if step == env_steps), default=0)
+        return self.folder / (f"{name}-{again + 1}" if again else name)
+
     def _prune(self) -> None:
-        kept = checkpoints(self.folder.parent)
-        for folder in kept[: -self.keep]:
-            shutil.rmtree(folder)
+        newest = {_place(path)[0]: path for path in checkpoints(self.folder.parent)}  # of each step
+        kept = list(newest.values())[-self.keep :]
+        for folder in checkpoints(self.folder.parent):
+            if folder not in kept:
+                _remove(folder)
+        for left in self.folder.glob(".step-*"):  # what a process has left that was killed
+            shutil.rmtree(left, ignore_errors=True)
         needed = {self.journal.folder.name: {chunk["file"] for chunk in self.journal.chunks}}
-        for folder in kept[-self.keep :]:
+        for folder in kept:
             try:
-                for name, chunks in _journals(_manifest(folder)).items():
+                for name, chunks in _journals(read_manifest(folder)).items():
                     needed.setdefault(name, set()).update(chunk["file"] for chunk in chunks)
             except CheckpointError:
                 continue  # damaged: nothing can be resumed from it anyway
@@ -180,27 +132,41 @@ class Checkpointer:
             Journal(self.folder.parent / name).keep_only(files)
 
 
+@dataclass
+class Found:
+    """A checkpoint whose own files are whole.
+
+    Args:
+        manifest: see `coach.runners.manifest.Manifest`.
+        state: flat, of everything but stored rows.
+        replay_is_whole: whether all stored rows that belong to it are there.
+    """
+
+    manifest: dict[str, Any]
+    state: dict[str, Any]
+    replay_is_whole: bool = True
+
+
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, oldest first; half-written ones are not among them."""
-    return sorted((run / "checkpoints").glob("step-*"))
+    folder = run / "checkpoints"
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=_place)
 
 
-def load_latest(
-    run: Path, memory: Memory | None, warn: Callable[[str], None], workers: int = 1
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The newest whole checkpoint of a run: its manifest and its state.
+def find_latest(run: Path, warn: Callable[[str], None], replay: bool = True) -> Found:
+    """The newest whole checkpoint of a run.
 
-    A damaged checkpoint is reported to ``warn`` and the one before it is used.
+    A damaged checkpoint is reported to ``warn`` and the one before it is used. Where the replay of
+    every one is damaged, the newest with whole weights is used.
 
     Args:
         run: the run's folder.
-        memory: gets the stored rows; ``None`` leaves them where they are.
         warn: told of damaged checkpoints.
-        workers: how many have a memory of their own; the checkpoint must be of as many.
+        replay: whether the stored rows matter; playing a policy needs none.
 
     Raises:
-        CheckpointError: there is none, all are damaged, it was written by a newer version, or it
-            does not fit ``workers``.
+        CheckpointError: there is none, all are damaged, or one was written by a newer version.
     """
     found = checkpoints(run)
     if not found:
@@ -208,31 +174,47 @@ def load_latest(
             f"{run} has no checkpoint to resume from.",
             "Runs write one every run.checkpoint_every steps and when they end.",
         )
+    without_replay: Found | None = None
+    complaints: list[str] = []
     for folder in reversed(found):
         try:
-            manifest = _manifest(folder)
-            files = manifest["files"]
-            data = {name: read_file(folder / name, record) for name, record in files.items()}
-            for name, chunks in _journals(manifest).items():
-                for chunk in chunks:
-                    read_file(run / name / chunk["file"], chunk)
+            one = _load(folder)
+            if replay:
+                _verify_replay(run, one.manifest)
+        except NewerCheckpointError:
+            raise
+        except _DamagedReplayError as error:
+            one.replay_is_whole = False
+            without_replay = without_replay or one
+            complaints.append(error.problem)
         except CheckpointError as error:
-            if isinstance(error, NewerCheckpointError):
-                raise
-            warn(f"{error.problem}; using the checkpoint before it.")
-            continue
-        if memory is not None:
-            _check_workers(manifest.get("workers", 1), workers)
-            Journal(run / "replay", manifest["journal"]).load(memory)
-        state = {**json.loads(data["state.json"]), **unpack(data["tensors.safetensors"])}
-        return manifest, state
+            complaints.append(error.problem)
+        else:
+            for complaint in complaints:
+                warn(f"{complaint}; using the checkpoint before it.")
+            return one
+    if without_replay is not None:
+        for name, chunks in without_replay.manifest["journals"].items():
+            journal = Journal(run / name, chunks)
+            lost = journal.whole_from(warn)
+            if lost:
+                warn(f"{lost} of {len(chunks)} parts of the replay in {run / name} are lost.")
+        return without_replay
+    for complaint in complaints:
+        warn(complaint)
     raise CheckpointError(
         f"All checkpoints of {run} are damaged.",
         "Train again from the preset; the best policy may still be whole (`coach evaluate`).",
     )
 
 
-def _check_workers(saved: int, workers: int) -> None:
+def check_workers(manifest: dict[str, Any], workers: int) -> None:
+    """Refuse to go on with another number of memories than the checkpoint is of.
+
+    Raises:
+        CheckpointError: with the flags that fit.
+    """
+    saved = manifest["workers"]
     if saved != workers:
         raise CheckpointError(
             f"This run was trained by {saved} {'workers' if saved > 1 else 'process'} with "
@@ -244,8 +226,26 @@ def _check_workers(saved: int, workers: int) -> None:
         )
 
 
-class NewerCheckpointError(CheckpointError):
-    """Written by a version that this one does not know."""
+class _DamagedReplayError(CheckpointError):
+    """A chunk of stored rows is missing or damaged."""
+
+
+def _load(folder: Path) -> Found:
+    manifest = read_manifest(folder)
+    data = {name: read_file(folder / name, record) for name, record in manifest["files"].items()}
+    values = parse_json(data["state.json"], folder / "state.json")
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{folder / 'state.json'} is damaged: it holds no state")
+    return Found(manifest, {**values, **unpack(data["tensors.safetensors"])})
+
+
+def _verify_replay(run: Path, manifest: dict[str, Any]) -> None:
+    for name, chunks in _journals(manifest).items():
+        for chunk in chunks:
+            try:
+                read_file(run / name / chunk["file"], chunk)
+            except CheckpointError as error:
+                raise _DamagedReplayError(error.problem) from error
 
 
 def save_policy(folder: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -254,14 +254,22 @@ def save_policy(folder: Path, tensors: dict[str, Any], facts: dict[str, Any]) ->
     Raises:
         ResourceError: the disk is full or cannot be written.
     """
-    folder.mkdir(exist_ok=True)
-    data = pack(tensors)
-    name = f"agent-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"  # never that of others
-    record = {"name": name, **write_file(folder / name, data)}
-    write_file(folder / "agent.json", _seal({"format": FORMAT, "file": record, **facts}))
-    for path in folder.glob("agent*.safetensors"):
-        if path.name != name:
-            path.unlink()
+    try:
+        folder.mkdir(exist_ok=True)
+        data = pack(tensors)
+        name = f"agent-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"  # never that of others
+        record = {"name": name, **write_file(folder / name, data)}
+        write_file(folder / "agent.json", seal({"format": FORMAT, "file": record, **facts}))
+        for path in folder.glob("agent*.safetensors"):
+            if path.name != name:
+                path.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def has_policy(folder: Path) -> bool:
+    """Whether `save_policy` has ever come to its end there."""
+    return (folder / "agent.json").exists()
 
 
 def load_policy(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -270,43 +278,27 @@ def load_policy(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         CheckpointError: missing or damaged.
     """
-    facts = _sealed(folder / "agent.json")
-    record = facts["file"]
-    name = record.get("name", "agent.safetensors")  # older runs have but one name for it
-    return unpack(read_file(folder / name, record)), facts
-
-
-def _seal(manifest: dict[str, Any]) -> bytes:
-    return to_json({**manifest, "seal": hashlib.sha256(to_json(manifest)).hexdigest()})
-
-
-def _sealed(path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        seal = manifest.pop("seal")
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: it is no manifest") from error
-    if manifest.get("format", 0) > FORMAT:
-        raise NewerCheckpointError(
-            f"{path} was written by a newer version (format {manifest['format']}; this one knows "
-            f"{FORMAT}).",
-            "Run: pip install --upgrade coach-rl",
-        )
-    if hashlib.sha256(to_json(manifest)).hexdigest() != seal:
-        raise CheckpointError(f"{path} is damaged: its checksum does not match")
-    return manifest
+    path = folder / "agent.json"
+    facts = read_sealed(path)
+    record = checked_policy(facts.get("file"), path)
+    return unpack(read_file(folder / record["name"], record)), facts
 
 
 def _journals(manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Chunks that a checkpoint needs, by folder."""
-    return {"replay": manifest["journal"], **manifest.get("journals", {})}
+    return {"replay": manifest["journal"], **manifest["journals"]}
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    return _sealed(folder / "manifest.json")
+def _place(folder: Path) -> tuple[int, int]:
+    """The step of a checkpoint, and which of those of that step it is."""
+    name = _NAME.fullmatch(folder.name)
+    assert name is not None
+    return int(name["step"]), int(name["again"] or 1)
 
 
-def _step(folder: Path) -> int:
-    return int(folder.name.split("-")[1])
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint, so that a part of it is never taken for one."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

@@ -12,7 +12,7 @@ built from the same preset. What they share differs:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from coach.core.optimizer import Stepper
 from coach.runners.clock import Clock
 from coach.runners.ledger import Ledger
 from coach.runners.shared import SharedBlock
+from coach.runners.weights import check_same, layout_digest
 from coach.runners.worker import spread
 from torch import Tensor, distributed
 
@@ -143,19 +144,21 @@ class Hogwild:
     What optimisers remember is each worker's own.
 
     Args:
-        groups: what this worker steps.
-        zeros: makes the shared weights, in the same order for every worker.
+        groups: what this worker steps, by name.
+        zeros: makes the shared weights.
         every: steps between two exchanges.
     """
 
-    def __init__(self, groups: Iterable[FlatParameters], zeros: Zeros, every: int) -> None:
+    def __init__(self, groups: Mapping[str, FlatParameters], zeros: Zeros, every: int) -> None:
         self.every = every
+        self._layout, shared = _shared_layout(groups, zeros)
+        self._digest = groups_digest(groups)
         self._steps: dict[FlatParameters, int] = {}
         self._shared: dict[FlatParameters, Tensor] = {}
         self._known: dict[FlatParameters, Tensor] = {}  # the shared weights as last seen
-        for group in groups:
+        for name, group in groups.items():
             self._steps[group] = 0
-            self._shared[group] = zeros(tuple(group.vector.shape), group.vector.dtype)
+            self._shared[group] = shared[name]
             self._known[group] = group.vector.data.clone()
 
     def __call__(
@@ -170,12 +173,18 @@ class Hogwild:
 
     def lead(self) -> None:
         """Begin with this worker's weights as those that all share."""
+        self._layout[0] = self._digest
         for group, shared in self._shared.items():
             shared.copy_(group.vector.data)
             self._known[group].copy_(group.vector.data)
 
     def follow(self) -> None:
-        """Begin with the weights that all share, whatever this worker had."""
+        """Begin with the weights that all share, whatever this worker had.
+
+        Raises:
+            TransferError: the worker that led has weights of another layout.
+        """
+        check_same(int(self._layout[0]), self._digest)
         for group, shared in self._shared.items():
             group.vector.data.copy_(shared)
             self._known[group].copy_(group.vector.data)
@@ -192,10 +201,29 @@ class Hogwild:
         known.copy_(mine)  # not from what is shared, which may have moved on
 
 
-def shared_size(groups: Iterable[FlatParameters], zeros: Zeros) -> None:
+def shared_size(groups: Mapping[str, FlatParameters], zeros: Zeros) -> None:
     """Ask ``zeros`` for what `Hogwild` will ask for."""
-    for group in groups:
-        zeros(tuple(group.vector.shape), group.vector.dtype)
+    _shared_layout(groups, zeros)
+
+
+def _shared_layout(
+    groups: Mapping[str, FlatParameters], zeros: Zeros
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The digest of the layout, and the vector of each group, in the order of their names."""
+    layout = zeros((1,), torch.int64)
+    vectors = {name: group.vector for name, group in sorted(groups.items())}
+    return layout, {n: zeros(tuple(vector.shape), vector.dtype) for n, vector in vectors.items()}
+
+
+def groups_digest(groups: Mapping[str, FlatParameters]) -> int:
+    """A number that stands for the names of groups, and the shapes of their parameters in order."""
+    return layout_digest(
+        {
+            f"{name}.{number}": parameter
+            for name, group in groups.items()
+            for number, parameter in enumerate(group.parameters)
+        }
+    )
 
 
 def join_group(meeting: str, portion: Portion, device: torch.device, patience: float) -> None:
@@ -214,6 +242,19 @@ def join_group(meeting: str, portion: Portion, device: torch.device, patience: f
         world_size=portion.workers,
         timeout=timedelta(seconds=patience),
     )
+
+
+def check_alike(groups: Mapping[str, FlatParameters], device: torch.device) -> None:
+    """Make sure that gradients of all workers have one layout; every worker takes part.
+
+    Raises:
+        TransferError: they have not.
+    """
+    mine = groups_digest(groups) // 2  # so that its negative has room too
+    extremes = torch.tensor([mine, -mine], device=device)
+    distributed.all_reduce(extremes, distributed.ReduceOp.MAX)
+    largest, smallest = extremes.tolist()
+    check_same(largest, -smallest)
 
 
 def agree_on(flags: int, device: torch.device) -> int:

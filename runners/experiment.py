@@ -106,7 +106,7 @@ def build_experiment(
     torch.set_num_threads(1)  # weights are drawn alike whatever the machine
     prepare_to_learn()
 
-    spec = _spec_of(environment)
+    spec = spec_of(environment)
     torch.manual_seed(derived_seed(run.seed, "weights"))
     agent_built = build_part("agent", settings["agent"], "agent", spec=spec)
     agent: Agent = place(agent_built.value, device)
@@ -170,7 +170,7 @@ def build_experiment(
     )
 
 
-def _spec_of(environment: EnvironmentSettings) -> Spec:
+def spec_of(environment: EnvironmentSettings) -> Spec:
     """Its spaces, which must be the same where the policy is judged."""
     judged = (environment, environment.judging())
     specs: list[Spec] = []

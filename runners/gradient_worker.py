@@ -12,15 +12,16 @@ from coach.core.source import Report
 from coach.core.state import prefixed, under
 from coach.runners.actor import Actor
 from coach.runners.channel import Channel
-from coach.runners.checkpoint import Journal
 from coach.runners.exchange import (
     Averaged,
     GradientWork,
     Hogwild,
     SharedClock,
     agree_on,
+    check_alike,
     join_group,
 )
+from coach.runners.journal import Journal
 from coach.runners.ledger import Ledger
 from coach.runners.loop import train
 from coach.runners.storage import freeze, thaw
@@ -56,12 +57,13 @@ def serve_gradients(channel: Channel, work: GradientWork) -> None:
     learner = experiment.learner
     if isinstance(clock, SharedClock):
         assert work.parameters is not None
-        groups, every = learner.groups.values(), experiment.run.exchange_every
+        groups, every = learner.groups, experiment.run.exchange_every
         learner.apply = keeping.weights = Hogwild(groups, work.parameters.zeros, every)
         keeping.weights.follow()
         clock.count_in(ledger)
     else:
         join_group(work.meeting, portion, learner.device, _PATIENCE_SECONDS)
+        check_alike(learner.groups, learner.device)
         learner.apply = Averaged(portion.workers)
     share = portion.share(experiment.run.envs)
     source.beat = ledger.beats[portion.number : portion.number + 1]
@@ -139,9 +141,9 @@ class Keeping:
         experiment.learner.load_state_dict(own or thaw(work.learner))
         experiment.agent.rng.set_state(state.get("rng", stream))
         if "rng" in state:
-            self.journal.chunks, self.journal.saved = state["chunks"], state["saved"]
-            self.journal.load(experiment.memory)
-            experiment.memory.load_state_dict(under("memory/", state))
+            self.journal.take_over(state["chunks"], state["saved"])
+            # What is damaged was said by the run, which has looked at all chunks.
+            self.journal.restore(experiment.memory, under("memory/", state), lambda _: None)
         source = under("source/", state)
         if source:
             experiment.source.load_state_dict(source, work.repeat)

@@ -27,6 +27,7 @@ from coach.runners.evaluation import Exam, Judge
 from coach.runners.process import cpus
 from coach.runners.settings import EvaluationSettings, RunSettings
 from coach.runners.shared import SharedBlock, share
+from coach.runners.weights import Layout, SharedWeights, layout_of
 from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker
 from torch import Tensor
 
@@ -171,10 +172,12 @@ class JudgeWork:
     Args:
         exam: what is played.
         block: memory for a count of steps, as a sign of life, and the weights.
+        layout: of the weights in the block.
     """
 
     exam: Exam
     block: SharedBlock
+    layout: Layout
 
 
 class JudgeProcess:
@@ -199,8 +202,7 @@ class JudgeProcess:
         self.exam, self.timeout = exam, run.worker_timeout
         self.tolerance = Tolerance(run.max_restarts, say, "The judge of policies", "its episodes")
         self.worker = Worker(0, "process", judge_for_run, plugins, beside=True)
-        self.block = share(lambda zeros: _lay_out(weights, zeros))
-        self._beats, self._weights = _lay_out(weights, self.block.again().zeros)
+        self._share(weights)
         self._judging: Candidate | None = None
         self._started = self._proven = False
         self._start()
@@ -237,15 +239,25 @@ class JudgeProcess:
         self._beat = int(self._beats)
         self._alive = False  # whether it has taken a step of what it judges
         self._heard = monotonic()
-        self.worker.start(JudgeWork(self.exam, self.block.again()))
+        self.worker.start(JudgeWork(self.exam, self.block.again(), self._weights.layout))
+
+    def _share(self, weights: dict[str, Tensor]) -> None:
+        """Make the shared memory for weights of the layout that these have."""
+        layout = layout_of(weights)
+        self.block = share(lambda zeros: _lay_out(layout, zeros))
+        self._beats, self._weights = _lay_out(layout, self.block.again().zeros)
 
     def _hand_out(self, waiting: Iterable[Candidate]) -> None:
         if not self.ready or self._judging is not None:
             return
         self._judging = next((one for one in waiting if one.episodes is None), None)
         if self._judging is not None:
-            for name, tensor in self._weights.items():
-                tensor.copy_(self._judging.weights[name])
+            if layout_of(self._judging.weights) != self._weights.layout:  # a buffer has grown
+                self.worker.kill()
+                self._share(self._judging.weights)
+                self._start()
+                return
+            self._weights.write(self._judging.weights)
             self._heard, self._alive = monotonic(), False
             # With as many threads as here, sums are the same to the last bit.
             threads = torch.get_num_threads()
@@ -288,17 +300,16 @@ def judge_for_run(channel: Channel, work: JudgeWork) -> None:
     with suppress(OSError):
         os.nice(_NICE)
     judge = Judge(work.exam)
-    beats, weights = _lay_out(judge.agent.state_dict(), work.block.zeros)
+    beats, weights = _lay_out(work.layout, work.block.zeros)
     judge.beat = beats.view(1).numpy()
     channel.send(_READY)
     while True:
         message = channel.receive()
         torch.set_num_threads(message.value)
-        found = judge.judge(weights, message.step)
+        found = judge.judge(weights.read(), message.step)
         played = np.array([[one.env_id, one.value, one.length] for one in found])
         channel.send(_FOUND, data=played.astype(np.float64).tobytes())
 
 
-def _lay_out(weights: dict[str, Tensor], zeros: Zeros) -> tuple[Tensor, dict[str, Tensor]]:
-    beats = zeros((), torch.int64)
-    return beats, {name: zeros(tuple(t.shape), t.dtype) for name, t in weights.items()}
+def _lay_out(layout: Layout, zeros: Zeros) -> tuple[Tensor, SharedWeights]:
+    return zeros((), torch.int64), SharedWeights(layout, zeros)

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import torch
+from coach.core.agent import Agent
 from coach.core.errors import CheckpointError, CoachError
+from coach.core.recorder import recorders_in
+from coach.core.schema import build, build_part
 from coach.core.source import Episode
 from coach.core.state import under
 from coach.environments.making import EnvironmentSettings
 from coach.environments.serial import SerialEnvs
 from coach.environments.vector import VectorEnv
-from coach.runners.checkpoint import load_latest, load_policy
+from coach.runners.checkpoint import find_latest, has_policy, load_policy
 from coach.runners.evaluation import evaluate
-from coach.runners.experiment import build_experiment
+from coach.runners.experiment import choose_device, spec_of
 from coach.runners.seeds import derived_seed
+from coach.runners.settings import RunSettings
+from coach.runners.trust import command
 
 
 def evaluate_run(
@@ -44,29 +50,48 @@ def evaluate_run(
     Raises:
         CheckpointError: the run has no policy yet, or it is damaged.
     """
-    experiment = build_experiment(settings)
-    experiment.source.close()
-    agent = experiment.agent
-    facts: dict[str, Any] = {}
-    if not last and (folder / "best").is_dir():
-        weights, facts = load_policy(folder / "best")
-    else:
-        manifest, state = load_latest(folder, None, warn)
-        weights = under("learner/agent.", state)
-        facts = {"env_steps": manifest["env_steps"]}
+    weights, facts = _weights(folder, warn, last)
+    environment: EnvironmentSettings = build(
+        EnvironmentSettings, settings["environment"], "environment"
+    ).value
+    run: RunSettings = build(RunSettings, settings["run"], "run").value
+    device = choose_device(run.device)
+    torch.set_num_threads(1)  # sums are rounded alike whatever the machine
+    spec = spec_of(environment)
+    agent: Agent = build_part("agent", settings["agent"], "agent", spec=spec).value
+    agent.to(device).requires_grad_(False)
+    for recorder in recorders_in(agent):
+        recorder.enabled = run.record
     try:
         agent.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"The policy in {folder} does not fit its preset: {str(error).splitlines()[0]}",
-            "Was preset.yaml or a plugin changed after the run?",
+            f"The policy in {folder} does not fit its settings: {str(error).splitlines()[0]}",
+            "Was a plugin changed after the run?",
         ) from error
-    make_envs: Callable[[int, int], VectorEnv] = experiment.environment.judging().vector
+    make_envs: Callable[[int, int], VectorEnv] = environment.judging().vector
     if video:
-        recording = _recording(experiment.environment.judging(), folder / "videos")
+        recording = _recording(environment.judging(), folder / "videos")
         make_envs = partial(SerialEnvs, recording)
-    seed = derived_seed(experiment.run.seed, "evaluate")
-    return evaluate(agent, make_envs, episodes, seed, experiment.learner.device), facts
+    return evaluate(agent, make_envs, episodes, derived_seed(run.seed, "evaluate"), device), facts
+
+
+def _weights(
+    folder: Path, warn: Callable[[str], None], last: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights of the kept or the last policy, and facts about it; they need no replay."""
+    if not last and has_policy(folder / "best"):
+        try:
+            weights, facts = load_policy(folder / "best")
+        except CheckpointError as error:
+            remedy = f"Play the newest checkpoint: {command('coach', 'evaluate', folder, '--last')}"
+            raise CheckpointError(error.problem, error.remedy or remedy) from error
+        if not isinstance(facts.get("env_steps"), int):
+            raise CheckpointError(f"{folder / 'best' / 'agent.json'} is damaged: it has no steps")
+        return weights, facts
+    found = find_latest(folder, warn, replay=False)
+    weights = under("learner/agent.", found.state)
+    return weights, {"env_steps": found.manifest["env_steps"]}
 
 
 def _recording(environment: EnvironmentSettings, folder: Path) -> Callable[[], gym.Env[Any, Any]]:

@@ -6,16 +6,27 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from coach.core.errors import CheckpointError, ResourceError
+from coach.core.errors import CheckpointError, CoachError, ResourceError
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+
+_MOST_HEADER_BYTES = 16 * 2**20  # of a file of tensors: their names, shapes and types
+_MEMORY_SHARE = 0.5  # of the free RAM that one file may take
+
+
+class MissingFileError(CheckpointError):
+    """A file that should be there is not."""
 
 
 def write_file(path: Path, data: bytes) -> dict[str, Any]:
@@ -31,11 +42,45 @@ def write_file(path: Path, data: bytes) -> dict[str, Any]:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             fresh.unlink()
         raise unwritable(path, error) from error
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def read_bounded(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file whose size is checked before any of it is read.
+
+    Args:
+        path: the file.
+        most: bytes that it may have; left out, half of the free memory.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CheckpointError: it cannot be read, is no regular file, or is too large.
+    """
+    limit = int(psutil.virtual_memory().available * _MEMORY_SHARE) if most is None else most
+    try:
+        # A pipe would have us wait for a writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise CheckpointError(f"{path} is no regular file.")
+            if status.st_size > limit:
+                raise CheckpointError(
+                    f"{path} has {status.st_size:,} bytes; at most {limit:,} are read.",
+                    "It is damaged, or not from a run."
+                    if most is not None
+                    else "Free some memory.",
+                )
+            return file.read(limit + 1)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_file(path: Path, record: dict[str, Any]) -> bytes:
@@ -44,10 +89,7 @@ def read_file(path: Path, record: dict[str, Any]) -> bytes:
     Raises:
         CheckpointError: it is missing, or not what ``record`` says.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    data = read_bounded(path)
     if len(data) != record["bytes"] or hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise CheckpointError(f"{path} is damaged: its checksum does not match")
     return data
@@ -62,8 +104,18 @@ def pack(tensors: dict[str, Tensor]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Tensor]:
-    """The inverse of `pack`."""
-    tensors: dict[str, Tensor] = load_tensors(data)
+    """The inverse of `pack`.
+
+    Raises:
+        CheckpointError: these are no such bytes.
+    """
+    header = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or header > min(len(data) - 8, _MOST_HEADER_BYTES):
+        raise CheckpointError(f"Tensors with a header of {header:,} bytes are not read.")
+    try:
+        tensors: dict[str, Tensor] = load_tensors(data)
+    except (SafetensorError, ValueError, RecursionError, KeyError) as error:
+        raise CheckpointError(f"Tensors cannot be read: {error}") from error
     return tensors
 
 
@@ -81,14 +133,23 @@ def freeze(state: dict[str, Any]) -> bytes:
     """
     tensors, values = split_state(state)
     text = to_json(values)
-    return struct.pack("<Q", len(text)) + text + pack(tensors)
+    body = struct.pack("<Q", len(text)) + text + pack(tensors)
+    return struct.pack("<I", zlib.crc32(body)) + body
 
 
 def thaw(data: bytes) -> dict[str, Any]:
-    """The inverse of `freeze`."""
-    (length,) = struct.unpack_from("<Q", data)
-    values: dict[str, Any] = json.loads(data[8 : 8 + length])
-    return values | unpack(data[8 + length :])
+    """The inverse of `freeze`.
+
+    Raises:
+        CoachError: the bytes were damaged on their way.
+    """
+    (expected,) = struct.unpack_from("<I", data)
+    body = memoryview(data)[4:]
+    if zlib.crc32(body) != expected:
+        raise CoachError("A state was damaged on its way from another process.")
+    (length,) = struct.unpack_from("<Q", body)
+    values: dict[str, Any] = json.loads(bytes(body[8 : 8 + length]))
+    return values | unpack(bytes(body[8 + length :]))
 
 
 def to_json(values: Any) -> bytes:

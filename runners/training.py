@@ -12,22 +12,24 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from coach.core.errors import CoachError, FailedEnvironmentError, InterruptedRunError
+from coach.core.errors import CheckpointError, CoachError, FailedEnvironmentError
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.core.versions import versions
 from coach.runners import folder as run_folder
 from coach.runners.averaging import LostPartnerError
 from coach.runners.best import BestPolicy
-from coach.runners.checkpoint import Checkpointer, checkpoints, load_latest
+from coach.runners.checkpoint import Checkpointer, Found, checkpoints
+from coach.runners.clock import InterruptedRunError, ended_by_signals
 from coach.runners.evaluation import Exam, evaluate
 from coach.runners.experiment import Experiment, build_experiment
-from coach.runners.interrupts import ended_by_signals
 from coach.runners.judging import Candidate, Evaluations
+from coach.runners.locks import RunLock
 from coach.runners.loop import train
 from coach.runners.preset import dump
+from coach.runners.resuming import Resumption, seconds_so_far, write_result
 from coach.runners.seeds import derived_seed
-from coach.runners.storage import to_json, unwritable, write_file
+from coach.runners.storage import unwritable
 from coach.runners.worker import WorkerError
 from coach.telemetry.console import Listener, LiveView
 from coach.telemetry.profile import Profile
@@ -64,9 +66,9 @@ class Run:
         experiment: built from the folder's preset.
         folder: the run's folder, which exists.
         console: where progress is shown.
-        resume: continue from the newest whole checkpoint.
+        lock: of the folder; released when training ends, or by `close`.
+        resumption: continue from the newest whole checkpoint.
         quiet: show no progress.
-        skip_episodes: on resume, leave out so many episodes of every environment.
         plugins: imported by the process that judges policies.
         listener: called with the run's progress.
     """
@@ -76,13 +78,17 @@ class Run:
         experiment: Experiment,
         folder: Path,
         console: Console,
-        resume: bool = False,
+        lock: RunLock,
+        resumption: Resumption | None = None,
         quiet: bool = False,
-        skip_episodes: int = 0,
         plugins: list[str] | None = None,
         listener: Listener | None = None,
     ) -> None:
-        self.experiment, self.folder = experiment, folder
+        self.experiment, self.folder, self.lock = experiment, folder, lock
+        self.warn = warn = _teller(console)
+        found: Found | None = None
+        if resumption is not None:
+            found = resumption.find(experiment.plain, experiment.portion.workers)
         run, memory = experiment.run, experiment.memory
         experiment.source.keep_in(folder)
         self.clock, workers = experiment.clock, experiment.portion.workers
@@ -90,7 +96,7 @@ class Run:
         self.profile: Profile | None = None
         self.best = BestPolicy(folder / "best")
         self.last: float | None = None
-        self._seconds_before = _seconds_of(folder) if resume else 0.0
+        self._seconds_before = seconds_so_far(folder, warn) if found else 0.0
         exam = Exam(
             experiment.environment.judging(),
             experiment.agent.spec,
@@ -107,16 +113,13 @@ class Run:
             experiment.evaluation,
             run,
             plugins or [],
-            _teller(console),
+            warn,
             lambda: self.clock.interrupted,
         )
-        state: dict[str, Any] = {}
-        manifest: dict[str, Any] = {}
-        if resume:
-            manifest, state = load_latest(folder, memory, _teller(console), workers)
-            self.clock.begin(manifest["env_steps"])
+        if found is not None:
+            self.clock.begin(found.manifest["env_steps"])
         try:
-            board = TensorBoard(folder, self.clock.env_steps + 1 if resume else None)
+            board = TensorBoard(folder, self.clock.env_steps + 1 if found else None)
             self.view = LiveView(console, run.steps, self.clock.env_steps, quiet, listener)
             self.log = Telemetry(
                 folder,
@@ -131,21 +134,29 @@ class Run:
         except OSError as error:
             raise unwritable(folder, error) from error
         if not quiet:
-            before = f", continued after {self.clock.env_steps:,} steps" if resume else ""
+            before = f", continued after {self.clock.env_steps:,} steps" if found else ""
             self.view.say(f"Run folder: {folder}{before}")
-        if not resume:
+        if found is None or resumption is None:
             if experiment.note and not quiet:
                 self.view.say(experiment.note)
             board.text("preset", dump(experiment.plain))
             board.text("versions", json.dumps(versions(), indent=1))
             return
         try:
-            self._load(_without_episodes(state, skip_episodes))
-            self.checkpointer.continue_from(manifest)
+            found.state = _without_episodes(found.state, resumption.skip_episodes)
+            self._load(found)
+            resumption.write(experiment.plain, self.clock.env_steps)
+            self.checkpointer.continue_from(found.manifest)
         except BaseException:
-            self.view.close()
-            experiment.source.close()
+            self.close()
             raise
+
+    def close(self) -> None:
+        """Give up a run that has not been trained: end what it has started, release its folder."""
+        self.log.close()
+        self.evaluations.close()
+        self.experiment.source.close()
+        self.lock.release()
 
     def train(self) -> Result:
         """Train until the steps are taken, the target is met or a signal comes.
@@ -155,22 +166,18 @@ class Run:
             ResourceError: the disk is full or cannot be written.
             WorkerError: workers failed too often; what was learned is in a checkpoint.
         """
+        try:
+            return self._train()
+        finally:
+            self.lock.release()
+
+    def _train(self) -> Result:
         begin = perf_counter()
+        experiment, clock = self.experiment, self.clock
         if self.profile is not None:
             self.profile.start()
-        with ended_by_signals(self.clock):
-            try:
-                self._train()
-            finally:
-                self._close_parts()
-        clock, seconds = self.clock, self._seconds_before + perf_counter() - begin
-        self._finish(seconds)
-        return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best.value)
-
-    def _train(self) -> None:
-        experiment, clock = self.experiment, self.clock
         try:
-            try:
+            with ended_by_signals(clock):
                 if experiment.source.fragile and not checkpoints(self.folder):
                     self._save()  # something to go back to
                 train(
@@ -181,45 +188,31 @@ class Run:
                     self.log,
                     self._after_fragment,
                 )
-                self._note_evaluations(patient=True)
-            finally:
-                clock.breakable = False  # from here on no signal may break anything off
-            self._save_last()
-        except (InterruptedRunError, KeyboardInterrupt):
-            # The latter comes where somebody else, an environment say, handles the signals.
-            clock.stop = clock.stop or "interrupted by SIGINT"
-            if experiment.source.fragile:
-                self._say_what_is_kept("its workers were in the middle of an update")
-            else:
-                self._save_last(whole=not clock.collecting)
+                self._note_evaluations(patient=not clock.interrupted)
+                self._save_last()
         except OSError as error:
-            if error.filename is not None and not _lies_in(self.folder, error.filename):
-                raise
             raise unwritable(self.folder, error) from error
+        except InterruptedRunError:
+            self._save_last()
         except LostPartnerError:  # the last checkpoint is all that is whole
             if not clock.stop:
                 raise
-            self._say_what_is_kept("a worker was lost meanwhile")
+            self.view.say("A worker was lost meanwhile; the last checkpoint before is kept.")
         except WorkerError:
             self._save(whole=False)  # what has been learned stays
             raise
         except FailedEnvironmentError as error:
             self._save(whole=not clock.collecting)
             raise FailedEnvironmentError(error.problem, self._after_mending(error)) from error
-
-    def _close_parts(self) -> None:
-        """Release everything; an environment that does not let itself be closed is left."""
-        if self.profile is not None:
-            self.profile.stop()
-        self.log.pause()
-        self.evaluations.close()
-        try:
-            self.clock.breakable = True
-            self.experiment.source.close()
-        except (InterruptedRunError, KeyboardInterrupt):
-            self.view.say("The environments did not close in time and are left as they are.")
         finally:
-            self.clock.breakable = False
+            if self.profile is not None:
+                self.profile.stop()
+            self.log.pause()
+            self.evaluations.close()
+            experiment.source.close()
+        seconds = self._seconds_before + perf_counter() - begin
+        self._finish(seconds)
+        return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best.value)
 
     def watch(self, profile: Profile) -> None:
         """Have everything timed that this process will do."""
@@ -263,17 +256,7 @@ class Run:
 
     def _note_evaluations(self, patient: bool = False) -> None:
         """Write down what evaluations have found since the last call; ``patient``, all of them."""
-        judged = iter(self.evaluations.take(patient))
-        while not self.clock.interrupted:
-            try:
-                self.clock.breakable = True
-                candidate = next(judged, None)
-            except InterruptedRunError:  # what is not judged yet waits in the checkpoint
-                break
-            finally:
-                self.clock.breakable = False
-            if candidate is None:
-                break
+        for candidate in self.evaluations.take(patient):
             self._note(candidate)
 
     def _note(self, judged: Candidate) -> None:
@@ -308,14 +291,10 @@ class Run:
             f"coach train {shlex.quote(str(self.folder))} --resume"
         )
 
-    def _save_last(self, whole: bool = True) -> None:
+    def _save_last(self) -> None:
         if self.clock.interrupted:
-            given_up = "" if whole else "; the unfinished episodes are given up"
-            self.view.say(f"{self.clock.stop}: writing a checkpoint{given_up}")
-        self._save(whole)
-
-    def _say_what_is_kept(self, why: str) -> None:
-        self.view.say(f"{self.clock.stop}: {why}, so the last checkpoint before is kept.")
+            self.view.say(f"{self.clock.stop}: writing a checkpoint")
+        self._save()
 
     def _save(self, whole: bool = True) -> None:
         """Write a checkpoint; not ``whole`` leaves out a fragment that was broken off."""
@@ -338,15 +317,33 @@ class Run:
             state |= prefixed(f"{name}/", saved)
         return state
 
-    def _load(self, state: dict[str, Any]) -> None:
-        experiment = self.experiment
+    def _load(self, found: Found) -> None:
+        """Restore a checkpoint.
+
+        Raises:
+            CheckpointError: its state does not fit the settings, or something is missing from it.
+        """
+        try:
+            self._restore(found)
+        except CoachError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"The checkpoint of {self.folder} at step {found.manifest['env_steps']:,} does not "
+                f"fit the settings: {type(error).__name__}: {str(error).strip()}",
+                "Were settings, a plugin or the environment changed? Restore them, or train anew.",
+            ) from error
+
+    def _restore(self, found: Found) -> None:
+        experiment, state, journal = self.experiment, found.state, self.checkpointer.journal
         self.best.value, self.last = state["best"], state["last"]
         experiment.learner.load_state_dict(under("learner/", state))
-        experiment.memory.load_state_dict(under("memory/", state))
+        journal.take_over(found.manifest["journal"], found.manifest["saved"])
+        journal.restore(experiment.memory, under("memory/", state), self.warn)
         source_state = under("source/", state)
         experiment.source.load_state_dict(source_state, experiment.run.restore_environments)
         experiment.source.publish(experiment.agent.policy, experiment.learner.version)
-        self.log.load_state_dict(under("log/", state))
+        self.log.load_state_dict(under("log/", state), self.warn)
         self.evaluations.load_state_dict(under("evaluations/", state))
 
     def _finish(self, seconds: float) -> None:
@@ -357,7 +354,7 @@ class Run:
             self.log.board.hparams(self.experiment.plain, known)
         self.log.close()
         facts = {**results, "stopped": self.clock.stop, "last": self.last, "best": self.best.value}
-        write_file(self.folder / "result.json", to_json(facts))
+        write_result(self.folder, facts)
 
 
 def start(
@@ -372,7 +369,12 @@ def start(
     """A new run of a preset, in a new folder under ``root``."""
     experiment = build_experiment(settings, plugins, _teller(console))
     folder = run_folder.create(root, name, experiment.run.seed, experiment.plain, plugins)
-    return Run(experiment, folder, console, quiet=quiet, plugins=plugins, listener=listener)
+    lock = RunLock(folder)
+    try:
+        return Run(experiment, folder, console, lock, None, quiet, plugins, listener)
+    except BaseException:
+        lock.release()
+        raise
 
 
 def carry_through(run: Run, plugins: list[str]) -> tuple[Run, Result]:
@@ -404,7 +406,9 @@ def carry_through(run: Run, plugins: list[str]) -> tuple[Run, Result]:
             settings["run"]["restore_environments"] = False
             console, quiet, listener = before.view.console, before.view.quiet, before.view.listener
             # From one checkpoint the same episodes would follow each time, and what made them fail.
-            run = resume(before.folder, settings, console, plugins, quiet, restarts - 1, listener)
+            run = resume(
+                before.folder, settings, console, plugins, quiet, restarts - 1, listener, once=True
+            )
             if before.profile is not None:
                 run.watch(before.profile)
 
@@ -417,23 +421,39 @@ def resume(
     quiet: bool = False,
     skip_episodes: int = 0,
     listener: Listener | None = None,
+    **options: bool,
 ) -> Run:
     """Continue the run in ``folder`` from its newest whole checkpoint.
 
-    ``skip_episodes`` leaves out so many episodes of every environment, if fresh ones begin.
+    What cannot change in a run is refused before anything is loaded; what has changed is written to
+    the run once its state is there.
+
+    Args:
+        folder: of the run.
+        settings: that it goes on with.
+        console: where progress is shown.
+        plugins: that it goes on with.
+        quiet: show no progress.
+        skip_episodes: leave out so many episodes of every environment, if fresh ones begin.
+        listener: called with the run's progress.
+        options: ``accept_edits``, ``once`` and ``finished``, see `Resumption`.
+
+    Raises:
+        LockedRunError: another process trains in the folder.
+        SettingError: a setting has changed that cannot.
+        CheckpointError: there is no whole checkpoint, or it does not fit.
     """
-    experiment = build_experiment(settings, plugins, _teller(console))
-    return Run(experiment, folder, console, True, quiet, skip_episodes, plugins, listener)
-
-
-def _seconds_of(folder: Path) -> float:
-    """How long a run has trained already, as far as it came to write that down."""
-    path = folder / "result.json"
-    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else 0.0
-
-
-def _lies_in(folder: Path, name: Any) -> bool:
-    return isinstance(name, str) and Path(name).absolute().is_relative_to(folder.absolute())
+    warn = _teller(console)
+    if not run_folder.is_run(folder):
+        run_folder.read(folder)  # says why
+    lock = RunLock(folder)
+    try:
+        resumption = Resumption(folder, settings, plugins, warn, skip_episodes, **options)
+        experiment = build_experiment(settings, plugins, warn)
+        return Run(experiment, folder, console, lock, resumption, quiet, plugins, listener)
+    except BaseException:
+        lock.release()
+        raise
 
 
 def _without_episodes(state: dict[str, Any], skipped: int) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from coach.core.errors import CoachError, SettingError
+from coach.core.errors import CoachError
 from coach.core.registry import load_plugin
 from coach.runners import folder as run_folder
-from coach.runners.checkpoint import checkpoints, load_policy
-from coach.runners.clock import Clock
+from coach.runners.changes import changes_between
+from coach.runners.checkpoint import checkpoints, has_policy, load_policy
+from coach.runners.clock import Clock, ended_by_signals
 from coach.runners.experiment import build_experiment
-from coach.runners.interrupts import ended_by_signals
 from coach.runners.preset import dump
 from coach.runners.training import Run, carry_through, resume, start
 from coach.telemetry.console import Listener, RunProgress
@@ -269,7 +269,7 @@ def _run(request: Request, console: Console, report: Callable[[RunProgress], Non
         )
     last = [episode.value for episode in run.evaluate(episodes, "verification")]
     kept = last
-    if (result.folder / "best").is_dir():
+    if has_policy(result.folder / "best"):
         weights, _ = load_policy(result.folder / "best")
         run.experiment.agent.load_state_dict(weights)
         kept = [episode.value for episode in run.evaluate(episodes, "verification")]
@@ -286,21 +286,19 @@ def _begin(request: Request, console: Console, listener: Listener) -> Run:
 
 def _earlier(name: str, settings: dict[str, Any], root: Path, plugins: list[str]) -> Path | None:
     """The newest run of a seed with the same settings that has a checkpoint to go on from."""
-    wanted, seed = _what_runs(settings, plugins), settings["run"]["seed"]
-    for folder in sorted((root / name).glob(f"*-seed{seed}*"), reverse=True):
-        if run_folder.is_run(folder) and checkpoints(folder):
-            found, _ = run_folder.read(folder)
-            if _what_runs(found, plugins) == wanted:
+    wanted, seed = _resolved(settings, plugins), settings["run"]["seed"]
+    for folder in reversed(run_folder.runs_of(root, name, seed)):
+        if checkpoints(folder):
+            found = run_folder.read(folder).settings  # compared, never built: it may be anybody's
+            changes = changes_between(found, wanted, settings)
+            if all(change.key.split(".")[0] in ("about", "target") for change in changes):
                 return folder
     return None
 
 
-def _what_runs(settings: dict[str, Any], plugins: list[str]) -> dict[str, Any] | None:
-    """All settings but what a run is judged by afterwards; ``None`` if they are none any more."""
-    try:
-        experiment = build_experiment(settings, plugins)
-    except SettingError:  # of a version before that had other ones
-        return None
+def _resolved(settings: dict[str, Any], plugins: list[str]) -> dict[str, Any]:
+    """All settings, defaults included."""
+    experiment = build_experiment(settings, plugins)
     experiment.source.close()
     resolved: dict[str, Any] = yaml.safe_load(dump(experiment.plain))
-    return {key: value for key, value in resolved.items() if key not in ("about", "target")}
+    return resolved

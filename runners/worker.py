@@ -23,7 +23,6 @@ import torch
 from coach.core.errors import CoachError, FailedEnvironmentError
 from coach.core.registry import load_plugin
 from coach.runners.channel import Channel, ChannelClosedError
-from coach.runners.interrupts import ENDING
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -35,6 +34,7 @@ Target: TypeAlias = Callable[..., None]
 FAILED = b"!"  # kind of the message that brings a traceback
 START_SECONDS = 300.0  # importing and making environments may take long on a loaded machine
 _STOP_SECONDS, _LAST_WORDS_SECONDS = 5.0, 1.0
+_OF_THE_RUN = (signal.SIGINT, signal.SIGTERM)  # end it with a checkpoint; workers ignore them
 
 
 def spread(num_envs: int, workers: int) -> list[range]:
@@ -119,11 +119,6 @@ class Worker:
             self._process.kill()
             self._process.join(_STOP_SECONDS)
 
-    def kill_soon(self) -> None:
-        """End a process without waiting for it; any thread may call this."""
-        if self.kind == "process" and self._process is not None:
-            self._process.kill()
-
     @property
     def alive(self) -> bool:
         """Whether it has been started and has not ended."""
@@ -144,13 +139,8 @@ def stop_all(workers: Iterable[Worker]) -> None:
     for worker in started:
         worker.channel.close()
     until = monotonic() + _STOP_SECONDS
-    try:
-        for worker in started:
-            worker.join(max(until - monotonic(), 0.1))
-    finally:  # a signal may break this off
-        for worker in started:
-            if worker.kind == "process" and worker.alive:
-                worker.kill()
+    for worker in started:
+        worker.join(max(until - monotonic(), 0.1))
 
 
 #: Every worker of this process. They ignore SIGTERM, with which multiprocessing would end them.
@@ -239,10 +229,10 @@ def _serve(target: Target, channel: Channel, args: tuple[Any, ...]) -> None:
 def _serve_process(
     plugins: list[str], target: Target, channel: Channel, args: tuple[Any, ...]
 ) -> None:
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)  # the run decides when its workers end
+    for number in _OF_THE_RUN:
+        signal.signal(number, signal.SIG_IGN)  # the run decides when it ends
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_RUN)
     _die_with_parent()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -257,7 +247,7 @@ def _signals_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_RUN)
     try:
         yield
     finally:

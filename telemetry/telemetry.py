@@ -6,7 +6,7 @@ a resumed run writes the same bytes; everything about time goes to timing.csv.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -95,19 +95,26 @@ class Telemetry:
             "episode_count": self._episode_count,
             "columns": self.progress.columns,
             "rows": self.progress.rows,
-            "evaluations": [self.evaluations.columns, self.evaluations.rows],
-            "timing": [self.timing.columns, self.timing.rows],
+            "checksums": self.progress.checksums,
+            "evaluations": self.evaluations.extent(),
+            "timing": self.timing.extent(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`; lines written after it are dropped."""
+    def load_state_dict(self, state: dict[str, Any], warn: Callable[[str], None]) -> None:
+        """Continue from `state_dict`; lines written after it are dropped.
+
+        Args:
+            state: see `state_dict`.
+            warn: told of tables that are damaged.
+        """
         self._env_steps = state["env_steps"]
         self.means.load_state_dict(state["sums"])
         self._episodes = [Episode(*values) for values in state["episodes"]]
         self._episode_count = state["episode_count"]
-        self.progress.cut(state["columns"], state["rows"])
-        self.evaluations.cut(*state.get("evaluations", ([], 0)))  # older runs have no such table
-        self.timing.cut(*state["timing"])
+        # Of older runs there are no checksums, and of the oldest no evaluations.
+        self.progress.cut(state["columns"], state["rows"], state.get("checksums"), warn)
+        self.evaluations.cut(*_extent(state.get("evaluations", ([], 0))), warn)
+        self.timing.cut(*_extent(state["timing"]), warn)
         self._spent = Timing(self._env_steps, self.learner.version)
 
     def pause(self) -> None:
@@ -155,3 +162,8 @@ class Telemetry:
             self.board.histograms(fragment.action, learner.agent.policy, env_steps)
         self.view.update(env_steps, line["episode/return"])
         self._episodes = []
+
+
+def _extent(saved: Sequence[Any]) -> tuple[list[str], int, list[int] | None]:
+    columns, rows, *checksums = saved
+    return columns, rows, checksums[0] if checksums else None

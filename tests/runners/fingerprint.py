@@ -30,13 +30,12 @@ def of_folder(folder: Path) -> dict[str, object]:
     from coach.runners.training import resume
     from rich.console import Console
 
-    settings, _ = run_folder.read(folder)
+    settings = run_folder.read(folder).settings
     run = resume(folder, settings, Console(quiet=True), [], quiet=True)
     try:
         return of_run(run)
     finally:
-        run.experiment.source.close()
-        run.log.close()
+        run.close()
 
 
 def _bytes(value: object) -> object:

@@ -13,6 +13,7 @@ from coach.core.errors import CheckpointError, ResourceError
 from coach.runners import best, checkpoint
 from coach.runners.best import BestPolicy
 from coach.runners.checkpoint import load_policy, save_policy
+from coach.runners.seals import seal
 from coach.runners.training import Run
 from torch import Tensor
 
@@ -152,7 +153,7 @@ def test_policies_of_older_runs_are_read(tmp_path: Path) -> None:
     name = facts["file"].pop("name")
     facts.pop("seal")
     (tmp_path / name).rename(tmp_path / "agent.safetensors")
-    (tmp_path / "agent.json").write_bytes(checkpoint._seal(facts))
+    (tmp_path / "agent.json").write_bytes(seal(facts))
     weights, facts = load_policy(tmp_path)
     assert weights["a"].tolist() == [0.0, 1.0, 2.0]
     save_policy(tmp_path, {"a": torch.ones(1)}, {})

@@ -16,10 +16,10 @@ import pytest
 from coach.core.errors import CheckpointError, ResourceError
 from coach.runners import storage
 from coach.runners.checkpoint import (
-    NewerCheckpointError,
     checkpoints,
-    load_latest,
+    find_latest,
 )
+from coach.runners.seals import NewerCheckpointError
 from coach.runners.training import Run
 
 Launch = Callable[..., Run]
@@ -63,9 +63,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     before = fingerprint.of_run(finished)
     _damage(checkpoints(finished.folder)[-1] / file, damage)
     said: list[str] = []
-    fresh = launch(tiny_dqn)
-    manifest, _ = load_latest(finished.folder, fresh.experiment.memory, said.append)
-    assert manifest["env_steps"] == 500
+    assert find_latest(finished.folder, said.append).manifest["env_steps"] == 500
     assert len(said) == 1
     assert "checkpoint before it" in said[0]
     again = launch(tiny_dqn, finished.folder)
@@ -96,13 +94,15 @@ def test_a_half_written_checkpoint_is_never_picked_up(
     finished: Run, tiny_dqn: dict[str, Any], launch: Launch
 ) -> None:
     (finished.folder / "checkpoints" / ".step-000000000700").mkdir()
-    assert launch(tiny_dqn, finished.folder).clock.env_steps == 600
+    run = launch(tiny_dqn, finished.folder)
+    run.close()
+    assert run.clock.env_steps == 600
 
 
 def test_a_newer_format_is_refused_with_the_remedy(
     finished: Run, tiny_dqn: dict[str, Any], launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coach.runners.checkpoint.FORMAT", 0)
+    monkeypatch.setattr("coach.runners.seals.FORMAT", 0)
     with pytest.raises(NewerCheckpointError, match=r"newer version.*\n.*pip install --upgrade"):
         launch(tiny_dqn, finished.folder)
 
@@ -111,6 +111,7 @@ def test_a_run_without_checkpoint_cannot_be_resumed(
     tiny_dqn: dict[str, Any], launch: Launch
 ) -> None:
     run = launch(tiny_dqn)
+    run.close()
     with pytest.raises(CheckpointError, match=r"no checkpoint to resume from"):
         launch(tiny_dqn, run.folder)
 

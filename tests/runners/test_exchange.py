@@ -32,9 +32,9 @@ class Sharing:
 
 def workers(every: int = 2) -> tuple[Sharing, Sharing]:
     first, second = Sharing(), Sharing()
-    block = share(lambda zeros: shared_size([first.group], zeros))
+    block = share(lambda zeros: shared_size({"all": first.group}, zeros))
     for worker in (first, second):
-        worker.join(Hogwild([worker.group], block.again().zeros, every))
+        worker.join(Hogwild({"all": worker.group}, block.again().zeros, every))
     first.hogwild.lead()
     second.hogwild.follow()
     return first, second

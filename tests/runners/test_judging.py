@@ -140,6 +140,33 @@ def test_policies_that_wait_are_in_the_checkpoint(
     assert fingerprint.of_run(rest) == fingerprint.of_run(whole)
 
 
+def test_policies_restored_from_a_checkpoint_are_judged_by_the_process_as_they_were(
+    tiny: dict[str, Any], launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = launch(tiny)
+    whole.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "JudgeProcess", NeverReady)
+        killed = launch(in_background(tiny))
+        save = killed._save
+
+        def die(whole: bool = True) -> None:
+            save(whole)
+            if killed.clock.env_steps >= 300:
+                raise SystemExit
+
+        patch.setattr(killed, "_save", die)
+        with pytest.raises(SystemExit):
+            killed.train()
+    rest = beside(launch(in_background(tiny), killed.folder), monkeypatch)
+    assert [candidate.env_steps for candidate in rest.evaluations.waiting] == [200]
+    until_ready(rest.evaluations)  # its layout comes from the checkpoint, later policies do not
+    rest.train()
+    assert fingerprint.of_run(rest) == fingerprint.of_run(whole)
+    kept = [(run.folder / "best" / "agent.json").read_bytes() for run in (rest, whole)]
+    assert kept[0] == kept[1]
+
+
 class FailsAtTheSecond(NeverReady):
     """Judges the first policy once the second waits as well, and breaks with that."""
 

@@ -175,7 +175,7 @@ def test_policies_are_judged_by_what_evaluation_pays(
     assert result.best > 1
     rows = list(csv.DictReader((run.folder / "progress.csv").open(encoding="utf-8")))
     assert {float(row["episode/return"]) for row in rows if row["episode/return"]} == {-1.0}
-    played, _ = evaluate_run(run.folder, run_folder.read(run.folder)[0], 2, print)
+    played, _ = evaluate_run(run.folder, run_folder.read(run.folder).settings, 2, print)
     assert all(episode.value > 1 for episode in played)
 
 
@@ -200,7 +200,7 @@ def test_wrong_arguments_for_judging_are_named_as_such(
 def test_best_policy_can_be_played(tiny: dict[str, Any], launch: Launch) -> None:
     run = launch(tiny)
     run.train()
-    settings, _ = run_folder.read(run.folder)
+    settings = run_folder.read(run.folder).settings
     played, facts = evaluate_run(run.folder, settings, 3, print)
     assert len(played) == 3
     assert facts["return"] == run.best.value
