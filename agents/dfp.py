@@ -175,6 +175,12 @@ def _check_offsets(offsets: list[int], weights: list[float]) -> None:
 
 def _checked(network: Network, offsets: int) -> Network:
     network.require("dfp", futures="futures")
+    if network.reward_scale is not None:
+        raise SettingError(
+            "network.normalize_rewards",
+            "agent dfp learns from measurements and never reads a reward",
+            "Remove it; `scales` says what is a large change of each measurement.",
+        )
     predicted = getattr(network.heads["futures"], "offsets", offsets)
     if predicted != offsets:
         raise SettingError(

@@ -71,6 +71,14 @@ class DQN(Agent):
                 "an ensemble has no single policy whose log-probability could be added",
                 "Remove it, or choose another head.",
             )
+        if initial_priorities and self.online.reward_scale is not None:
+            raise SettingError(
+                "initial_priorities",
+                "first priorities compare rewards as the environment gives them with the values "
+                "of scaled ones (network.normalize_rewards)",
+                "Remove one of both: without initial_priorities a new transition gets the largest "
+                "priority.",
+            )
         self.rules = [rule for rule in (munchausen, advantage, monte_carlo) if rule is not None]
         self.episode_returns = monte_carlo is not None
         self.initial_priorities = initial_priorities

@@ -20,6 +20,7 @@ from coach.architectures.outputs import Outputs
 from coach.core.agent import Action, Agent, Loss, objective
 from coach.core.batch import Batch, State
 from coach.core.context import Context
+from coach.core.errors import SettingError
 from coach.core.exploration import Exploration
 from coach.core.registry import register
 from coach.core.schema import Fraction
@@ -59,6 +60,12 @@ class NEC(Agent):
         spec.num_actions("agent nec")
         network = network or Network(spec, heads={"q": "dnd_q"})
         self.online = network.require("nec", q="dictionary")
+        if self.online.reward_scale is not None:
+            raise SettingError(
+                "network.normalize_rewards",
+                "dictionaries keep returns for long, so they would hold returns of many scales",
+                "Remove it.",
+            )
         self.exploration = (exploration or EpsilonGreedy()).require("nec", *network.provides("q"))
         self.discount = discount
 

@@ -33,9 +33,26 @@ class Bootstrap:
 
     @cached_property
     def now(self) -> Tensor:
-        """``[B, A]`` what the target network thinks of the present observation."""
-        mean: Tensor = self.target(self.batch.obs).q.mean
-        return mean
+        """``[B, A]`` the target network's values of the present observation; see `values`."""
+        return self.values(self.target(self.batch.obs).q)
+
+    @cached_property
+    def ahead(self) -> Tensor:
+        """``[B, A]`` the target network's values of the next observation; see `values`."""
+        return self.values(self.later)
+
+    @staticmethod
+    def values(found: Any) -> Tensor:
+        """Expected values ``[B, A]``; of an ensemble those of every member, ``[E, B, A]``.
+
+        Members learn towards targets of their own (arXiv:1602.04621, section 6.1).
+        """
+        values: Tensor = getattr(found, "every", found.mean)
+        return values
+
+    def of(self, values: Tensor, action: Tensor) -> Tensor:
+        """``[B]`` or ``[E, B]`` the ``values`` of one ``action`` ``[B]`` for every row."""
+        return value_of(values, action.expand(values.shape[:-1]))
 
 
 class Munchausen:
@@ -76,9 +93,13 @@ class Advantage:
 
         r + gamma * Q(s', a') - alpha * (max_b Q_target(s, b) - Q_target(s, a))
 
-    If `persistent`, no more than it would lose if the next action were the same again
-    (arXiv:1512.04860, eq. 7 and 9): the larger target counts of this one and of
-    ``r + gamma * Q_target(s', a)`` with the action taken at s.
+    If `persistent`, the target is the larger of this one and of the one without a switch of action
+    (arXiv:1512.04860, eq. 7 and 9)
+
+        r + gamma * Q_target(s', a)
+
+    with the action ``a`` that was taken at ``s``. Of a distribution the mean is that target, of an
+    ensemble every member has its own.
 
     Args:
         alpha: share of the gap.
@@ -92,10 +113,11 @@ class Advantage:
 
     def __call__(self, aim: Bootstrap) -> None:
         action = aim.batch.action
-        loss = self.alpha * (aim.now.amax(-1) - value_of(aim.now, action))
+        loss = self.alpha * (aim.now.amax(-1) - aim.of(aim.now, action))
         if self.persistent:
-            mean = aim.later.mean
-            again = aim.discount * (mean.amax(-1) - value_of(mean, action))
+            switch = value_of(aim.ahead, aim.chosen) - aim.of(aim.ahead, action)
+            # Behind a terminal state nothing counts, also where an action is not allowed (inf).
+            again = torch.where(aim.discount > 0, aim.discount * switch, 0.0)
             loss = torch.minimum(loss, again)
         aim.reward = aim.reward - loss
 
@@ -119,7 +141,7 @@ class MonteCarlo:
 
     def __call__(self, aim: Bootstrap) -> None:
         extras = aim.batch.extras
-        rest = aim.target(extras["return_obs"]).q.mean.amax(-1)
+        rest = aim.values(aim.target(extras["return_obs"]).q).amax(-1)
         received = extras["return"] + extras["return_discount"] * rest
         aim.reward = (1 - self.share) * aim.reward + self.share * received
         aim.discount = (1 - self.share) * aim.discount

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from coach.architectures.prior import Prior
+from coach.architectures.trunk import Trunk
 from torch import Tensor, nn
 
 
@@ -22,7 +24,14 @@ class Head(nn.Module):
     also: ClassVar[tuple[str, ...]] = ()
     #: Whether it draws random numbers when it runs, see `coach.core.stream`.
     random: ClassVar[bool] = False
+    #: Whether it adds a fixed random function of the observation. Then its network makes one with
+    #: `make_prior`, and hands what that says of the observations to `forward` as ``prior``.
+    wants_prior: bool = False
 
-    def forward(self, features: Tensor) -> Any:
+    def make_prior(self, trunk: Trunk) -> Prior:
+        """A fixed random function whose embedders are ``trunk``."""
+        raise TypeError(f"{type(self).__name__} must define `make_prior`")
+
+    def forward(self, features: Tensor, prior: Tensor | None = None) -> Any:
         """Features ``[B, features]`` to this head's output."""
         raise TypeError(f"{type(self).__name__} must define `forward`")

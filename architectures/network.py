@@ -76,6 +76,14 @@ class Network(nn.Module):
                 for name, part in parts.items()
             }
         )
+        #: Fixed random functions of the observation, for heads that add one (arXiv:1806.03335).
+        self.priors = Named(
+            {
+                name: head.make_prior(Trunk(leaves, chosen, _without_middleware()))
+                for name, head in self.heads.items()
+                if getattr(head, "wants_prior", False)
+            }
+        )
         self.paths = list(leaves)
         self.normalizers = nn.ModuleList(
             ObservationNormalizer(path, space.shape or ())
@@ -121,7 +129,11 @@ class Network(nn.Module):
             name: trunk(parts, before.get(name), boundary) for name, trunk in self.trunks.items()
         }
         trunk_of = self.trunk_of
-        outputs = {name: head(features[trunk_of[name]][0]) for name, head in self.heads.items()}
+        given = {name: (features[trunk_of[name]][0],) for name in self.heads}
+        if self.priors.names:
+            raw = [leaf_of(obs, path) for path in self.paths]
+            given |= {name: (*given[name], prior(raw)) for name, prior in self.priors.items()}
+        outputs = {name: head(*given[name]) for name, head in self.heads.items()}
         if self.masks:
             outputs = {name: masked(output, obs[ACTION_MASK]) for name, output in outputs.items()}
         after = {name: s for name, (_, s) in features.items() if s is not None}
@@ -172,3 +184,7 @@ class Network(nn.Module):
         head = self.heads[name]
         assert isinstance(head, Head)
         return (head.provides, *head.also)
+
+
+def _without_middleware() -> Part[Middleware]:
+    return Part.of("middleware", "identity", "middleware")

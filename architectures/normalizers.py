@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from coach.core.batch import Batch
 from coach.core.device import upload
 from torch import Tensor, nn
+
+_LEAST_VARIANCE = 1e-8  # of returns that can be told apart
 
 
 class RunningMoments(nn.Module):
@@ -41,6 +45,10 @@ class RunningMoments(nn.Module):
 class ObservationNormalizer(nn.Module):
     """Scales one observation key to zero mean and unit variance, clipped.
 
+    Statistics take in a fragment after the updates that it brings (`Agent.observe`). So a rollout
+    is first learned from under the statistics that its actions were drawn with, and the
+    probabilities noted then are those of the policy that learns.
+
     Args:
         key: path into a Dict observation; empty for the whole observation.
         shape: shape of one observation.
@@ -71,11 +79,16 @@ class RewardScale(nn.Module):
     The mean is left alone: shifting rewards would change what an agent is asked to do.
     Source: Engstrom et al. (2020), arXiv:2005.12729, algorithm 1.
 
+    Statistics take in a fragment before it is learned from (`Agent.receive`), so the scale of a
+    rollout knows that rollout. Before anything varied, rewards are left as they are.
+
     Args:
         gamma: discount of the running return.
-        clip: largest magnitude handed on.
+        clip: largest magnitude of a single reward that is handed on.
     """
 
+    #: Refreshed before the updates that a fragment brings, rather than after them.
+    before_updates: ClassVar[bool] = True
     running: Tensor
 
     def __init__(self, gamma: float, clip: float = 10.0) -> None:
@@ -85,8 +98,16 @@ class RewardScale(nn.Module):
         self.register_buffer("running", torch.zeros(0, dtype=torch.float64))
 
     def forward(self, reward: Tensor) -> Tensor:
-        scaled = reward * (self.moments.var.float() + 1e-8).rsqrt()
-        return scaled.clamp(-self.clip, self.clip)
+        """Scale and clip rewards of single steps, of any shape."""
+        return self.of_sums(reward).clamp(-self.clip, self.clip)
+
+    def of_sums(self, reward: Tensor) -> Tensor:
+        """Scale sums of rewards, such as returns of ``n`` steps or of whole episodes.
+
+        They are not clipped: the sum of scaled rewards is the scaled sum, of however many.
+        """
+        var = self.moments.var.float()
+        return reward * torch.where(var > _LEAST_VARIANCE, (var + _LEAST_VARIANCE).rsqrt(), 1.0)
 
     def refresh(self, fragment: Batch) -> None:
         """Follow every environment's discounted return through a fragment ``[T, N]``."""
@@ -97,6 +118,8 @@ class RewardScale(nn.Module):
         (ids,) = upload([ids], reward.device)
         if missing > 0:
             self.running = torch.cat([self.running, self.running.new_zeros(missing)])
+        if not fragment.continues:  # unfinished episodes have been given up
+            self.running[ids] = 0.0
         running, seen = self.running[ids], []
         for now, ended in zip(reward, fragment.boundary.to(reward.device)):
             running = running * self.gamma + now

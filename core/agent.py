@@ -92,7 +92,8 @@ class Agent(nn.Module):
     injected = frozenset({"spec"})
     #: Updates that acting may lag behind the learner; ``None`` is no limit, 0 is on-policy only.
     max_policy_lag: int | None = None
-    #: Whether the objectives want returns to the episode's end beside the memory's own.
+    #: Whether the objectives want returns to the episode's end beside the memory's own. Batches
+    #: then have them in ``extras["return"]``.
     episode_returns: bool = False
     #: Steps ahead at which the objectives want to see an entry of the observation, if any.
     future_offsets: tuple[int, ...] = ()
@@ -108,7 +109,7 @@ class Agent(nn.Module):
         self.spec = spec
         #: Random stream of the objectives; the learner seeds and checkpoints it.
         self.rng = torch.Generator()
-        self._refreshing: list[Callable[[Batch], None]] | None = None
+        self._refreshing: dict[bool, list[Callable[[Batch], None]]] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -147,22 +148,43 @@ class Agent(nn.Module):
     def prepare(self, batch: Batch) -> Batch:
         """Turn what the memory holds into what the objectives read (advantages and the like).
 
-        The default scales rewards where the policy network keeps reward statistics.
+        The default scales rewards where the policy network keeps reward statistics. Those of a
+        rollout are single ones, which are clipped; a replay memory may have summed several.
         """
         scale = getattr(self.policy, "reward_scale", None)
-        return batch if scale is None else replace(batch, reward=scale(batch.reward))
+        if scale is None:
+            return batch
+        if self.learns_from == ("rollout",):
+            return replace(batch, reward=scale(batch.reward))
+        extras = batch.extras
+        if self.episode_returns:
+            extras = extras | {"return": scale.of_sums(extras["return"])}
+        return replace(batch, reward=scale.of_sums(batch.reward), extras=extras)
+
+    def receive(self, fragment: Batch) -> None:
+        """See a fragment once, before its updates: statistics of rewards are refreshed here."""
+        self._refresh(fragment, before_updates=True)
 
     def observe(self, fragment: Batch) -> None:
-        """See a fragment once, after its updates: running statistics are refreshed here."""
+        """See a fragment once, after its updates: statistics of observations are refreshed here.
+
+        So a rollout is learned from under the statistics that its actions were drawn with.
+        """
+        self._refresh(fragment, before_updates=False)
+
+    def _refresh(self, fragment: Batch, before_updates: bool) -> None:
         if self._refreshing is None:  # looked for once: there are many modules, and few of these
-            found = [getattr(module, "refresh", None) for module in self.modules()]
-            self._refreshing = [refresh for refresh in found if refresh is not None]
-        if not self._refreshing:
-            return
-        fragment = fragment.to(self.rng.device)  # once for all of them
-        with torch.no_grad():
-            for refresh in self._refreshing:
-                refresh(fragment)
+            self._refreshing = {True: [], False: []}
+            for module in self.modules():
+                refresh = getattr(module, "refresh", None)
+                if refresh is not None:
+                    first = getattr(module, "before_updates", False)
+                    self._refreshing[first].append(refresh)
+        if self._refreshing[before_updates]:
+            fragment = fragment.to(self.rng.device)  # once for all of them
+            with torch.no_grad():
+                for refresh in self._refreshing[before_updates]:
+                    refresh(fragment)
 
     def after_update(self) -> None:
         """Called after each update; target networks are tracked here."""

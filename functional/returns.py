@@ -75,9 +75,13 @@ def vtrace(
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """V-trace targets and advantages (arXiv:1802.01561, eq. 1 and section 4.2).
+    """V-trace targets and advantages (arXiv:1802.01561, eq. 1, section 4.2 and remark 2).
 
-    Where both policies agree and ``lambda_`` is 1, the targets are n-step returns.
+        vs_t = V_t + rho_t * delta_t + d_t * lambda * c_t * (vs_(t+1) - V_(t+1))
+        A_t  = rho_t * (r_t + d_t * (lambda * vs_(t+1) + (1 - lambda) * V_(t+1)) - V_t)
+
+    Where both policies agree, the advantages are those of `gae` and the targets are these plus the
+    values; with ``lambda_`` 1 the targets are n-step returns.
 
     Args:
         log_ratio: ``[T, N]`` log-probability of the action under the policy that learns, minus
@@ -101,7 +105,7 @@ def vtrace(
     surplus = _backwards(delta, carry)  # [T, N] targets minus values
     following = next_value.clone()
     inside = ~boundary[:-1]
-    following[:-1] += torch.where(inside, surplus[1:], torch.zeros_like(surplus[1:]))
+    following[:-1] += lambda_ * torch.where(inside, surplus[1:], torch.zeros_like(surplus[1:]))
     return surplus + value, rho * (reward + discount * following - value)
 
 

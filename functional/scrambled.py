@@ -19,13 +19,15 @@ def scrambled(number: Tensor) -> Tensor:
     return mixed ^ (mixed >> 15)
 
 
-def belongs(rows: Tensor, size: int, share: float) -> Tensor:
+def belongs(rows: Tensor, size: int, share: float, key: Tensor) -> Tensor:
     """``[size, B]`` 1 where a row is a member's own, else 0: as if drawn, but always the same.
 
     Args:
         rows: ``[B]`` what the rows are known by.
         size: number of members.
         share: probability of a 1.
+        key: a number below ``2**31``; with another one, all is drawn anew.
     """
     members = torch.arange(size, device=rows.device)
-    return (scrambled(rows[None, :] * size + members[:, None]) < share * 2**31).float()
+    number = scrambled(rows[None, :] * size + members[:, None]) ^ key
+    return (scrambled(number) < share * 2**31).float()

@@ -233,6 +233,7 @@ class EnsembleValues(_Masked):
         huber_delta: where the squared error turns linear; 0 keeps it squared throughout.
         share: probability that a member learns from a transition.
         allowed: ``[B, A]`` which actions are allowed.
+        key: with `share` below 1, which of all possible choices of transitions this is.
     """
 
     mean: Tensor
@@ -240,6 +241,7 @@ class EnsembleValues(_Masked):
     huber_delta: float = 1.0
     share: float = 1.0
     allowed: Tensor | None = None
+    key: Tensor | None = None
 
     def masked(self, allowed: Tensor) -> EnsembleValues:
         """The same values, with minus infinity for actions that are not ``allowed`` ``[B, A]``."""
@@ -274,8 +276,8 @@ class EnsembleValues(_Masked):
             target = td_target(reward, discount, value_of(later.every, chosen))
         error = taken - target
         loss, surprise = _loss(error, self.huber_delta), error.detach().abs()
-        if self.share < 1.0 and rows is not None:
-            learns = belongs(rows, size, self.share)
+        if self.key is not None and rows is not None:
+            learns = belongs(rows, size, self.share, self.key)
             loss, surprise = loss * learns, surprise * learns
         return loss.mean(0), surprise.mean(0)
 

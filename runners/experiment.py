@@ -110,6 +110,7 @@ def build_experiment(
     torch.manual_seed(derived_seed(run.seed, "weights"))
     agent_built = build_part("agent", settings["agent"], "agent", spec=spec)
     agent: Agent = place(agent_built.value, device)
+    _check_reward_scale(agent)
     memory, plain["memory"] = _build_memory(
         settings["memory"], spec, agent, run, portion, (lambda _: None) if partner else say
     )
@@ -256,6 +257,20 @@ def _build_memory(
 
 def _needs_sequences(agent: Agent) -> bool:
     return agent.sequences or agent.initial_state(1) is not None
+
+
+def _check_reward_scale(agent: Agent) -> None:
+    """Refuse reward statistics that nobody reads: `Agent.prepare` reads those of the policy."""
+    if type(agent).prepare is not Agent.prepare:
+        return
+    for name, part in agent.named_children():
+        if part is not agent.policy and getattr(part, "reward_scale", None) is not None:
+            raise SettingError(
+                f"agent.{name}.normalize_rewards",
+                "rewards are scaled by the statistics of the network that acts, so these would "
+                "never be read",
+                "Set normalize_rewards of that network instead, and remove it here.",
+            )
 
 
 def _check_memory(agent: Agent, memory: Memory) -> None:

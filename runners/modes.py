@@ -237,7 +237,7 @@ def _partners(scene: Scene) -> tuple[Source, str]:
 
 def _check_gradients(scene: Scene) -> None:
     run = scene.run
-    if any(hasattr(module, "refresh") for module in scene.agent.policy.modules()):
+    if any(hasattr(module, "refresh") for module in scene.learner.agent.modules()):
         raise SettingError(
             "run.exchange",
             f"agent {scene.agent_name} as it is set keeps running statistics of what it sees, and "

@@ -8,6 +8,9 @@ import torch
 from coach.architectures.activations import Activation, activation_layer
 from coach.architectures.ensemble import EnsembleLinear
 from coach.architectures.head import Head
+from coach.architectures.prior import Prior
+from coach.architectures.trunk import Trunk
+from coach.core.errors import CoachError
 from coach.core.registry import register
 from coach.core.schema import Count, NonNegative, Share
 from coach.core.spec import Spec
@@ -20,11 +23,15 @@ class EnsembleQ(Head):
     """Bootstrapped DQN's heads on one trunk (arXiv:1602.04621).
 
     The trunk receives the mean of the members' gradients. Where members shall disagree about what
-    none of them has seen, add fixed random functions to them (arXiv:1806.03335).
+    none of them has seen, add fixed random functions to them (arXiv:1806.03335): member ``k`` is
+    then ``f_k(features) + prior_scale * p_k(observation)``. The ``p_k`` have an embedder of their
+    own, of the same kind as the network's, and layers like those of the members. Middleware and
+    running statistics have no part in them, so nothing ever moves them.
 
     Args:
         members: how many.
-        share: probability that a member learns from a transition.
+        share: probability that a member learns from a transition. Which ones follows from the run's
+            seed and from where the memory keeps them.
         hidden: widths of each member's hidden layers.
         prior_scale: of the fixed random function that each member is a correction to; 0 has none.
         huber_delta: where the squared error of the loss turns linear; 0 keeps it squared.
@@ -46,25 +53,42 @@ class EnsembleQ(Head):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        widths = [features, *hidden, spec.num_actions("head ensemble_q")]
-
-        def members_of() -> nn.Module:
-            layers: list[nn.Module] = []
-            for before, behind in pairwise(widths):
-                layers += [activation_layer(activation)] * bool(layers)
-                layers.append(EnsembleLinear(members, before, behind))
-            return nn.Sequential(*layers)
-
-        self.members = members_of()
-        self.prior = members_of().requires_grad_(False) if prior_scale else None
-        self.size, self.share = members, share
+        self.widths = [*hidden, spec.num_actions("head ensemble_q")]
+        self.size, self.share, self.activation = members, share, activation
+        self.members = self._layers(features)
+        self.wants_prior = prior_scale > 0
         self.prior_scale, self.huber_delta = prior_scale, huber_delta
+        #: Drawn with the weights and saved with them, so that masks follow from the run's seed.
+        self.key: Tensor | None
+        self.register_buffer("key", torch.randint(2**31, ()) if share < 1 else None)
 
-    def forward(self, features: Tensor) -> EnsembleValues:
-        spread = features.expand(self.size, *features.shape)
-        every: Tensor = self.members(spread)  # [E, B, A]
-        if self.prior is not None:
-            with torch.no_grad():
-                prior: Tensor = self.prior(spread)
+    def make_prior(self, trunk: Trunk) -> Prior:
+        return Prior(trunk, self._layers(trunk.features))
+
+    def forward(self, features: Tensor, prior: Tensor | None = None) -> EnsembleValues:
+        every: Tensor = self.members(features)  # [E, B, A]
+        if prior is not None:
             every = every + self.prior_scale * prior
-        return EnsembleValues(every.mean(0), every, self.huber_delta, self.share)
+        elif self.wants_prior:
+            raise CoachError("Head ensemble_q has a prior_scale, but was called without a prior.")
+        return EnsembleValues(every.mean(0), every, self.huber_delta, self.share, key=self.key)
+
+    def _layers(self, features: int) -> nn.Module:
+        """Layers of all members, ``[B, features]`` to ``[E, B, A]``."""
+        layers: list[nn.Module] = []
+        for before, behind in pairwise([features, *self.widths]):
+            layers += [activation_layer(self.activation)] * bool(layers)
+            layers.append(EnsembleLinear(self.size, before, behind))
+        return _Spread(self.size, layers)
+
+
+class _Spread(nn.Sequential):
+    """Layers of several members, which all begin with the same features."""
+
+    def __init__(self, size: int, layers: list[nn.Module]) -> None:
+        super().__init__(*layers)
+        self.size = size
+
+    def forward(self, features: Tensor) -> Tensor:
+        every: Tensor = super().forward(features.expand(self.size, *features.shape))
+        return every

@@ -102,19 +102,6 @@ def test_what_was_near_stays_longest() -> None:
     assert sorted(agent._head.dictionary.keys[1].argmax(-1).tolist()) == [0, 1, 3, 4]
 
 
-def test_rewards_are_scaled_before_they_are_written() -> None:
-    network = {
-        "embedder": {"type": "mlp", "hidden": []},
-        "heads": {"q": {"type": "dnd_q", "key_size": None, "neighbours": 1}},
-        "normalize_rewards": True,
-    }
-    agent = build_part("agent", {"type": "nec", "network": network}, spec=SPEC).value
-    agent.observe(fragment())
-    scale = agent.online.reward_scale(torch.tensor([2.0])).item()
-    assert scale != pytest.approx(2.0)
-    assert value(agent, 1, 1) == pytest.approx(scale)
-
-
 def transitions() -> Batch:
     return Batch(
         obs=torch.tensor([0, 1, 3]),

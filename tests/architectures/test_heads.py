@@ -13,6 +13,7 @@ from coach.architectures.heads.dueling_q import DuelingQ
 from coach.architectures.heads.gaussian import GaussianPolicy
 from coach.architectures.heads.squashed_gaussian import SquashedGaussianPolicy
 from coach.architectures.heads.value import Value
+from coach.architectures.network import Network
 from coach.core.context import Context
 from coach.core.spec import Spec
 from gymnasium import spaces
@@ -121,3 +122,27 @@ def test_gaussian_policies_begin_at_zero_with_the_given_deviation() -> None:
 
 def test_values_are_numbers_without_a_dimension_of_one() -> None:
     assert Value(8)(torch.randn(50, 8)).shape == (50,)
+
+
+def test_which_member_learns_from_what_follows_from_the_seed_and_is_saved() -> None:
+    """Losses of rows are 0 where a member does not learn from them."""
+    rows = torch.arange(400)
+    head = {"type": "ensemble_q", "members": 1, "share": 0.5, "huber_delta": 0.0}
+
+    def network(seed: int) -> Network:
+        torch.manual_seed(seed)
+        spec = Spec(spaces.Box(-1, 1, (3,)), spaces.Discrete(2))
+        return Network(spec, {"q": head})
+
+    def learns(network: Network) -> torch.Tensor:
+        now = network(torch.ones(400, 3)).q
+        action, far = torch.zeros(400, dtype=torch.int64), torch.full((400,), 100.0)
+        loss, _ = now.td_loss(action, far, torch.zeros(400), now, now.best(), rows)
+        found: torch.Tensor = loss > 0
+        return found
+
+    one, again, other = network(1), network(1), network(2)
+    assert torch.equal(learns(one), learns(again))
+    assert 0.3 < (learns(one) == learns(other)).float().mean() < 0.7
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(learns(one), learns(other))

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from coach.agents.actor_critic import ActorCritic
 from coach.agents.dqn import DQN
+from coach.agents.q_targets import MonteCarlo
 from coach.architectures.network import Network
 from coach.architectures.normalizers import ObservationNormalizer, RewardScale, RunningMoments
 from coach.architectures.target import Target
 from coach.core.batch import Batch
+from coach.core.errors import SettingError
+from coach.core.schema import build_part
 from coach.core.spec import Spec
+from coach.runners.experiment import build_experiment
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from small_loop import Ladder, small_loop
 
 NUMBERS = st.floats(-1e3, 1e3, width=32)
 SPEC = Spec(
@@ -102,7 +109,8 @@ def test_statistics_change_by_observation_alone() -> None:
     agent.online({k: v.flatten(0, 1) if k != "inner" else {"speed": v["speed"].flatten(0, 1)} for k, v in obs.items()})  # fmt: skip
     agent.prepare(fragment(np.ones((20, 2)), np.zeros((20, 2), bool)))
     assert all(torch.equal(value, before[name]) for name, value in agent.state_dict().items())
-    agent.observe(fragment(np.ones((20, 2)), np.zeros((20, 2), bool), obs))
+    seen = fragment(np.ones((20, 2)), np.zeros((20, 2), bool), obs)
+    agent.receive(seen), agent.observe(seen)
     moments = normalizers(agent.online)[0].moments
     wanted = obs["inner"]["speed"].flatten(0, 1).double()
     torch.testing.assert_close(moments.mean, wanted.mean(0))
@@ -183,6 +191,116 @@ def test_fragments_of_some_environments_go_to_their_own_returns() -> None:
     scale.refresh(replace(part, env_ids=torch.tensor([3, 1])))
     scale.refresh(replace(part, env_ids=torch.tensor([0, 3])))
     assert scale.running.tolist() == [1.0, 2.0, 0.0, 3.0]
+
+
+def test_returns_of_episodes_that_were_given_up_begin_anew() -> None:
+    scale = RewardScale(gamma=1.0)
+    scale.refresh(fragment([[1.0, 2.0]], [[False, False]]))
+    broken_off = replace(fragment([[5.0]], [[False]]), env_ids=torch.tensor([1]), continues=False)
+    scale.refresh(broken_off)
+    assert scale.running.tolist() == [1.0, 5.0]
+
+
+def test_rewards_without_any_variance_are_left_alone() -> None:
+    scale = RewardScale(gamma=0.0)
+    assert scale(torch.tensor([3.0])).tolist() == [3.0]
+    scale.refresh(fragment([[2.0, 2.0]], [[False, False]]))
+    assert scale(torch.tensor([3.0])).tolist() == [3.0]
+
+
+def test_sums_of_rewards_have_the_scale_of_their_parts() -> None:
+    """In a replay they are returns of several steps, and of episodes where a rule wants these."""
+    agent = DQN(SPEC, normalized(normalize_rewards=True), monte_carlo=MonteCarlo(0.5))
+    assert agent.online.reward_scale is not None
+    agent.online.reward_scale.moments.update(torch.tensor([0.0, 0.5]))  # deviation 1/4
+    batch = replace(fragment([[5.0]], [[False]]), extras={"return": torch.tensor([[7.0]])})
+    prepared = agent.prepare(batch)
+    assert float(prepared.reward) == pytest.approx(20.0)
+    assert float(prepared.extras["return"]) == pytest.approx(28.0)
+    assert float(batch.extras["return"]) == 7.0
+
+
+def test_single_rewards_of_a_rollout_are_clipped() -> None:
+    spec = Spec(spaces.Discrete(3), spaces.Discrete(2))
+    network = Network(spec, {"policy": "categorical", "value": "value"}, normalize_rewards=True)
+    agent = ActorCritic(spec, network)
+    assert network.reward_scale is not None
+    network.reward_scale.moments.update(torch.tensor([0.0, 0.5]))
+    prepared = agent.prepare(fragment([[5.0, -1.0]], [[False, False]]))
+    torch.testing.assert_close(prepared.reward, torch.tensor([[10.0, -4.0]]))
+
+
+def test_the_scale_of_a_rollout_knows_that_rollout() -> None:
+    """Rewards around -40 reach the first update divided by the deviation of their returns."""
+
+    class Costly(Ladder):
+        def step(self, action: Any) -> Any:
+            obs, _, *rest = super().step(action)
+            return obs, -40.0 - 3.0 * self.steps, *rest
+
+    network = {"heads": {"policy": "categorical", "value": "value"}, "normalize_rewards": True}
+    memory = {"horizon": 6, "epochs": 1, "discount": 0.9}
+    agent = {"type": "actor_critic", "network": network}
+    rig = small_loop(agent, partial(Costly, spaces.Discrete(2)), "rollout", num_envs=3, **memory)
+    rig.actor.length = 2  # three fragments make up a rollout
+    fragments, prepared = [], []
+
+    def collect(inner: Any = rig.actor.collect) -> Batch:
+        fragments.append(inner().clone())
+        return fragments[-1]
+
+    def prepare(batch: Batch, inner: Any = rig.learner.prepare) -> Batch:
+        prepared.append(inner(batch))
+        return prepared[-1]
+
+    rig.actor.collect, rig.learner.prepare = collect, prepare  # type: ignore[method-assign]
+    rig.train(36)
+    assert len(prepared) == 2
+    running, returns = np.zeros(3), []
+    for number, batch in enumerate(prepared):
+        raw = Batch.join(fragments[3 * number : 3 * number + 3], 0)
+        for reward, over in zip(raw.reward.numpy(), raw.boundary.numpy()):
+            running = 0.99 * running + reward
+            returns.append(running)
+            running = running * ~over
+        wanted = raw.reward / np.std(returns)
+        assert wanted.abs().max() < 10
+        torch.testing.assert_close(batch.reward, wanted.float(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("agent", "named"),
+    [
+        ({"type": "dqn", "initial_priorities": True}, "initial_priorities"),
+        ({"type": "nec"}, "network.normalize_rewards"),
+    ],
+)
+def test_scaled_rewards_are_refused_where_others_would_meet_them(
+    agent: dict[str, Any], named: str
+) -> None:
+    head = "dnd_q" if agent["type"] == "nec" else "q"
+    network = {"heads": {"q": head}, "normalize_rewards": True}
+    spec = Spec(spaces.Discrete(4), spaces.Discrete(2))
+    build_part("agent", {**agent, "network": {"heads": {"q": head}}}, spec=spec)
+    with pytest.raises(SettingError) as raised:
+        build_part("agent", {**agent, "network": network}, "agent", spec=spec)
+    assert raised.value.key == f"agent.{named}"
+    build_part("agent", {"type": agent["type"], "network": {"heads": {"q": head}}}, spec=spec)
+
+
+def test_statistics_of_rewards_that_nobody_reads_are_refused() -> None:
+    critic = {"heads": {"q": "continuous_q"}, "normalize_rewards": True}
+    preset = {
+        "environment": {"id": "Pendulum-v1"},
+        "agent": {"type": "sac", "critic": critic},
+        "memory": {"type": "replay", "capacity": 100},
+        "run": {"steps": 10},
+    }
+    with pytest.raises(SettingError, match=r"agent\.critic\.normalize_rewards.*never be read"):
+        build_experiment(preset)
+    actor = {"heads": {"policy": "squashed_gaussian"}, "normalize_rewards": True}
+    built = build_experiment({**preset, "agent": {"type": "sac", "actor": actor}})
+    built.source.close()
 
 
 def test_prepare_scales_rewards() -> None:

@@ -58,14 +58,27 @@ def correlation(one: torch.Tensor, two: torch.Tensor) -> float:
     return float(np.corrcoef(one.flatten().numpy(), two.flatten().numpy())[0, 1])
 
 
-def test_its_spread_is_in_the_agents_unit() -> None:
-    drawn = noise(range(200), envs=200, scale=0.2)
+def test_its_stationary_spread_is_in_the_agents_unit() -> None:
+    drawn = noise(range(200), envs=200, scale=0.2, scale_of="stationary")
     assert drawn.mean((0, 1)).tolist() == pytest.approx([0, 0], abs=0.01)
     assert drawn.std((0, 1)).tolist() == pytest.approx([0.2, 0.2], rel=0.03)
 
 
+@pytest.mark.parametrize(("theta", "scale"), [(0.15, 0.2), (0.4, 0.3), (1.0, 0.25)])
+def test_as_published_it_is_what_a_step_adds(theta: float, scale: float) -> None:
+    """The differential equation, stepped by Euler's method with steps of length 1."""
+    drawn = noise(range(150), envs=300, scale=scale, theta=theta)
+    added = drawn[1:] - (1 - theta) * drawn[:-1]
+    assert added.std((0, 1)).tolist() == pytest.approx([scale] * 2, rel=0.02)
+    rng = np.random.default_rng(0)
+    x = np.zeros(20_000)
+    for _ in range(100):
+        x = x - theta * x + scale * rng.normal(size=x.shape)
+    assert drawn.std((0, 1)).tolist() == pytest.approx([x.std()] * 2, rel=0.04)
+
+
 def test_the_first_step_is_normal_and_as_wide_as_any_other() -> None:
-    first = noise(range(1), envs=5_000, scale=0.2)
+    first = noise(range(1), envs=5_000, scale=0.2, scale_of="stationary")
     assert first.std((0, 1)).tolist() == pytest.approx([0.2, 0.2], rel=0.04)
     # Of a normal density, the fourth moment is three times the squared variance.
     assert float((first / 0.2).pow(4).mean()) == pytest.approx(3, rel=0.15)
@@ -80,7 +93,7 @@ def test_it_forgets_a_share_at_each_step(theta: float) -> None:
 
 def test_what_is_added_is_independent_of_what_was() -> None:
     """``e = x' - (1 - theta) x`` is white, with the deviation that the docstring tells."""
-    drawn = noise(range(60), envs=500, theta=0.15, scale=0.2)
+    drawn = noise(range(60), envs=500, theta=0.15, scale=0.2, scale_of="stationary")
     added = drawn[1:] - 0.85 * drawn[:-1]
     assert float(added.std()) == pytest.approx(0.2 * (1 - 0.85**2) ** 0.5, rel=0.02)
     assert correlation(added[1:], drawn[1:-1]) == pytest.approx(0, abs=0.02)

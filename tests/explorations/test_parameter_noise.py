@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from coach.agents.dqn import DQN
@@ -39,6 +41,46 @@ def act(agent: DQN, ctx: Context) -> torch.Tensor:
         return agent.act(OBS, None, ctx).action
 
 
+def test_adapts_once_a_period_by_the_distance_over_all_of_it() -> None:
+    """Distances near and far within a period count together; sigma stays what it was until then."""
+    agent, (ctx, episodes) = agent_of(epsilon=0.3, sigma=0.2, adapt_every=4), context()
+    batches = [scale * OBS for scale in (0.1, 3.0, 1.0, 0.2)]
+    wanted = -math.log(1 - 0.3 + 0.3 / 4)
+    sigma, sides = 0.2, set()
+    for period in range(12):
+        episodes[0] = period  # other noise, so that some periods are near and others far
+        distances = []
+        for obs in batches:
+            assert float(ctx.notes.get("parameter_noise.sigma", sigma)) == pytest.approx(sigma)
+            with torch.inference_mode():
+                plain = agent.online(obs).q.mean.double().log_softmax(-1)
+                noisy = agent.exploration.outputs(agent.online, obs, None, ctx)
+                disturbed = noisy.q.mean.double().log_softmax(-1)
+            distances.append(float((plain.exp() * (plain - disturbed)).sum(-1).mean()))
+        nearer = np.mean(distances) < wanted
+        sides.add(bool(nearer))
+        sigma *= 1.01 if nearer else 1 / 1.01
+        assert float(ctx.notes["parameter_noise.sigma"]) == pytest.approx(sigma)
+        sigma *= 2.0 if nearer else 0.5  # so that the next one is likely to be on the other side
+        ctx.notes["parameter_noise.sigma"] = torch.tensor(sigma)
+    assert sides == {True, False}
+
+
+def test_leaves_fixed_random_functions_as_they_are() -> None:
+    """Of values made of a fixed function nearly alone, next to nothing changes."""
+    head = {"type": "ensemble_q", "members": 3, "prior_scale": 1e6}
+    network = {"embedder": {"type": "mlp", "hidden": [8]}, "heads": {"q": head}}
+    exploration = {"type": "parameter_noise", "sigma": 0.5}
+    settings = {"type": "dqn", "network": network, "exploration": exploration}
+    agent: DQN = build_part("agent", settings, spec=SPEC).value
+    agent.requires_grad_(False)  # as in a process that only acts
+    plain = agent.online(OBS).q.every
+    with torch.inference_mode():
+        noisy = agent.exploration.outputs(agent.online, OBS, None, context()[0]).q.every
+    assert plain.abs().mean() > 1e4
+    assert 0.1 < (noisy - plain).abs().max() < 1e3
+
+
 def test_stays_for_an_episode_and_changes_with_it() -> None:
     agent, (ctx, episodes) = agent_of(epsilon=0.5, sigma=0.5), context()
     first, again = act(agent, ctx), act(agent, ctx)
@@ -49,7 +91,7 @@ def test_stays_for_an_episode_and_changes_with_it() -> None:
 
 def test_as_far_from_the_greedy_policy_as_epsilon_says() -> None:
     for epsilon in (0.02, 0.3):
-        agent, (ctx, _) = agent_of(epsilon=epsilon, sigma=1.0), context()
+        agent, (ctx, _) = agent_of(epsilon=epsilon, sigma=1.0, adapt_every=1), context()
         for _ in range(900):
             act(agent, ctx)
         with torch.inference_mode():

@@ -82,8 +82,11 @@ def test_proposed_fractions_move_as_the_paper_says() -> None:
 class TestEnsemble:
     every = torch.tensor([[[1.0, 2.0], [3.0, 0.0]], [[4.0, 2.0], [1.0, 5.0]]])  # [E, B, A]
 
+    key = torch.tensor(7)
+
     def values(self, share: float = 1.0) -> EnsembleValues:
-        return EnsembleValues(self.every.mean(0), self.every, huber_delta=0.0, share=share)
+        mean = self.every.mean(0)
+        return EnsembleValues(mean, self.every, huber_delta=0.0, share=share, key=self.key)
 
     def test_every_member_has_its_own_target(self) -> None:
         now = self.values()
@@ -99,11 +102,12 @@ class TestEnsemble:
 
     def test_members_learn_from_their_share_alone(self) -> None:
         rows = torch.arange(10_000)
-        mine = belongs(rows, 5, 0.3)
+        mine = belongs(rows, 5, 0.3, self.key)
         assert mine.mean().item() == pytest.approx(0.3, abs=0.01)
-        assert torch.equal(mine, belongs(rows, 5, 0.3))  # the same in every epoch
-        assert torch.corrcoef(mine).fill_diagonal_(0).abs().max() < 0.04
-        now, share = self.values(0.5), belongs(rows[:2], 2, 0.5)
+        assert torch.equal(mine, belongs(rows, 5, 0.3, self.key))  # the same in every epoch
+        others = belongs(rows, 5, 0.3, torch.tensor(1_234_567_890))  # independent with another key
+        assert torch.corrcoef(torch.cat([mine, others])).fill_diagonal_(0).abs().max() < 0.04
+        now, share = self.values(0.5), belongs(rows[:2], 2, 0.5, self.key)
         action, nothing = torch.tensor([0, 1]), torch.zeros(2)
         loss, _ = now.td_loss(action, nothing, nothing, now, now.best(), rows[:2])
         taken = torch.tensor([[1.0, 0.0], [4.0, 5.0]])

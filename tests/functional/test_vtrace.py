@@ -58,7 +58,7 @@ def by_sums(
     for env in range(envs):
         for t in range(steps - 1):
             if not boundary[t, env]:
-                following[t, env] = target[t + 1, env]
+                following[t, env] = lambda_ * target[t + 1, env] + (1 - lambda_) * value[t + 1, env]
     advantage = np.minimum(rho_clip, ratio) * (reward + discount * following - value)
     return target, advantage
 
@@ -97,6 +97,47 @@ def test_is_the_n_step_return_on_policy(seed: int, steps: int) -> None:
             returns[t, env] = behind
     np.testing.assert_allclose(target.numpy(), returns, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(advantage.numpy(), returns - arrays["value"], atol=1e-9)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9), st.floats(0, 1))
+def test_on_policy_it_is_generalised_advantage_estimation(
+    seed: int, steps: int, lambda_: float
+) -> None:
+    """With terminal states and time limits inside, for every lambda."""
+    arrays = case(seed, steps, 3, on_policy=True)
+    target, advantage = vtrace(**as_tensors(arrays), lambda_=lambda_)
+    wanted = np.zeros((steps, 3))  # each difference summed out (arXiv:1506.02438, eq. 16)
+    for env in range(3):
+        for start in range(steps):
+            weight = 1.0
+            for t in range(start, steps):
+                bootstrap = arrays["discount"][t, env] * arrays["next_value"][t, env]
+                error = arrays["reward"][t, env] + bootstrap - arrays["value"][t, env]
+                wanted[start, env] += weight * error
+                if arrays["boundary"][t, env]:
+                    break
+                weight *= 0.9 * lambda_
+    np.testing.assert_allclose(advantage.numpy(), wanted, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(target.numpy(), wanted + arrays["value"], rtol=1e-9, atol=1e-9)
+
+
+def test_by_hand_with_a_decaying_trace() -> None:
+    """Three steps with lambda 1/2, ratios 1/2, 3 and 1, no boundary."""
+    target, advantage = vtrace(
+        log_ratio=torch.tensor([[0.5], [3.0], [1.0]]).log(),
+        reward=torch.tensor([[2.0], [-1.0], [4.0]]),
+        discount=torch.full((3, 1), 0.8),
+        boundary=torch.zeros(3, 1, dtype=torch.bool),
+        value=torch.tensor([[1.0], [5.0], [-2.0]]),
+        next_value=torch.tensor([[5.0], [-2.0], [10.0]]),
+        lambda_=0.5,
+    )
+    # third: delta 4 + 8 + 2 = 14; second: delta -1 - 1.6 - 5 = -7.6, plus 0.4 * 14 = -2;
+    # first: delta 0.5 * (2 + 4 - 1) = 2.5, plus 0.8 * 0.5 * 0.5 * -2 = 2.1
+    torch.testing.assert_close(target, torch.tensor([[3.1], [3.0], [12.0]]))
+    # second: -1 + 0.8 * (0.5 * 12 + 0.5 * -2) - 5 = -2
+    # first: 0.5 * (2 + 0.8 * (0.5 * 3 + 0.5 * 5) - 1) = 2.1
+    torch.testing.assert_close(advantage, torch.tensor([[2.1], [-2.0], [14.0]]))
 
 
 def test_by_hand() -> None:
