@@ -142,7 +142,7 @@ class NStepQ(Agent):
         judge = self.online if self.target is None else self.target
         worth = judge(obs, before.get("judge"), boundary)
         choice = self.online(obs, before.get("chooser"), boundary) if self.decoupled else worth
-        value = value_of(worth.q.mean, choice.q.mean.argmax(-1))  # [B]
+        value = value_of(worth.q.mean, choice.q.policy_mean.argmax(-1))  # [B]
         if worth.state is None:
             return Outputs({"value": value}, None)
         return Outputs({"value": value}, {"chooser": choice.state, "judge": worth.state})

@@ -80,7 +80,7 @@ class Munchausen:
         tau = self.temperature
         now = (aim.now / tau).log_softmax(-1)
         told = value_of(now, aim.batch.action) * tau
-        later = (aim.later.mean / tau).log_softmax(-1)  # [B, A]
+        later = (aim.later.policy_mean / tau).log_softmax(-1)  # [B, A]
         aim.chosen = later.exp()
         surprise = -torch.where(aim.chosen > 0, aim.chosen * later, 0.0).sum(-1)  # entropy
         aim.reward = (
@@ -141,7 +141,8 @@ class MonteCarlo:
 
     def __call__(self, aim: Bootstrap) -> None:
         extras = aim.batch.extras
-        rest = aim.values(aim.target(extras["return_obs"]).q).amax(-1)
+        last = aim.target(extras["return_obs"]).q
+        rest = value_of(aim.values(last), last.best())
         received = extras["return"] + extras["return_discount"] * rest
         aim.reward = (1 - self.share) * aim.reward + self.share * received
         aim.discount = (1 - self.share) * aim.discount

@@ -131,7 +131,7 @@ class R2D2(Agent):
         then = self.target(batch.obs, before, batch.boundary)
         later = self.target(batch.next_obs, then.state).q
         chooser = self.online(batch.next_obs, seen.state).q if self.decoupled else later
-        return self._restored(value_of(later.mean, chooser.mean.argmax(-1)))
+        return self._restored(value_of(later.mean, chooser.policy_mean.argmax(-1)))
 
     def _restored(self, value: Tensor) -> Tensor:
         return value if self.rescaling is None else restored(value, self.rescaling)

@@ -25,13 +25,13 @@ class Head(nn.Module):
     #: Whether it draws random numbers when it runs, see `coach.core.stream`.
     random: ClassVar[bool] = False
     #: Whether it adds a fixed random function of the observation. Then its network makes one with
-    #: `make_prior`, and hands what that says of the observations to `forward` as ``prior``.
+    #: `make_prior`, and hands what that says of the observations to `forward` as a second argument.
     wants_prior: bool = False
 
     def make_prior(self, trunk: Trunk) -> Prior:
         """A fixed random function whose embedders are ``trunk``."""
         raise TypeError(f"{type(self).__name__} must define `make_prior`")
 
-    def forward(self, features: Tensor, prior: Tensor | None = None) -> Any:
+    def forward(self, features: Tensor) -> Any:
         """Features ``[B, features]`` to this head's output."""
         raise TypeError(f"{type(self).__name__} must define `forward`")

@@ -12,8 +12,9 @@ def masked(output: Any, mask: Tensor) -> Any:
 
     Args:
         output: of any head; outputs without actions to choose from have no method ``masked``.
-        mask: ``[B, A]`` not 0 where an action is allowed. A row without any, as environments
-            often show behind an episode's end, counts as if all were.
+        mask: ``[B, A]`` not 0 where an action is allowed. A row without any counts as if all were,
+            so that its value is a number. Such rows lie behind terminal states, where the value
+            counts for nothing; elsewhere they are refused, see `coach.core.action_mask`.
     """
     without = getattr(output, "masked", None)
     if without is None:

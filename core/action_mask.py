@@ -4,13 +4,22 @@ It is 1 for every action that may be taken, 0 for the others. Environments that 
 have it moved into the observation by `coach.environments.action_mask`. Networks do not see it as an
 input: it rules actions out of what their heads return, so acting, exploring and targets all heed
 it.
+
+Only behind a terminal state may a mask allow no action: nothing is done there, and its value counts
+for nothing. Anywhere else, behind a time limit too, it is an error of the environment, see
+`check_masks`.
 """
 
 from __future__ import annotations
 
-from coach.core.errors import SettingError
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from coach.core.errors import FailedEnvironmentError, SettingError
 from coach.core.spec import AnySpace, Spec
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 #: Key of the mask in a Dict observation.
 ACTION_MASK = "action_mask"
@@ -47,3 +56,30 @@ def without_mask(spec: Spec) -> AnySpace:
     if not kept:
         raise SettingError("environment", "the observation holds nothing but the action mask")
     return spaces.Dict(kept)
+
+
+def check_masks(
+    obs: Any, env_ids: Sequence[int], step: int, over: NDArray[np.bool_] | None = None
+) -> None:
+    """Refuse observations that allow no action.
+
+    Args:
+        obs: ``N`` observations with a mask.
+        env_ids: ``N`` ids of the environments.
+        step: steps of the run so far, for the message.
+        over: ``[N]`` those behind a terminal state, which may allow none.
+
+    Raises:
+        FailedEnvironmentError: one allows none.
+    """
+    stuck = ~np.asarray(obs[ACTION_MASK]).any(-1)
+    if over is not None:
+        stuck &= ~over
+    if stuck.any():
+        number = int(env_ids[int(stuck.argmax())])
+        raise FailedEnvironmentError(
+            f"Environment {number} allows no action after {step:,} steps of this run: its "
+            f"'{ACTION_MASK}' is all 0 in an observation that is not behind a terminal state.",
+            "Let the environment terminate the episode where nothing can be done, or allow an "
+            "action that changes nothing.",
+        )

@@ -7,7 +7,9 @@ from the best action, or from what a stochastic policy would do.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -25,6 +27,10 @@ class Values(Protocol):
     mean: Tensor
     #: ``[B, A]`` which actions are allowed; ``None``: all.
     allowed: Tensor | None
+
+    @property
+    def policy_mean(self) -> Tensor:
+        """``[B, A]`` the mean that actions are chosen by; where it is drawn, independently."""
 
     def best(self) -> Tensor:
         """``[B]`` greedy action; of an ensemble, each member's ``[E, B]``."""
@@ -76,9 +82,14 @@ class _Masked:
     mean: Tensor
     allowed: Tensor | None
 
+    @property
+    def policy_mean(self) -> Tensor:
+        """The mean itself."""
+        return self.mean
+
     def best(self) -> Tensor:
         """The greedy action ``[B]``."""
-        return self.mean.argmax(-1)
+        return self.policy_mean.argmax(-1)
 
     def masked(self: V, allowed: Tensor) -> V:
         """The same values, with minus infinity for actions that are not ``allowed`` ``[B, A]``."""
@@ -152,8 +163,36 @@ class CategoricalValues(_Masked):
         return loss, (loss.detach() - entropy).clamp(min=0)
 
 
+class _Quantiles(_Masked):
+    """What quantiles of any kind learn by."""
+
+    quantile: Tensor
+    fraction: Tensor
+    kappa: float
+    share: Tensor | None
+
+    def td_loss(
+        self,
+        action: Tensor,
+        reward: Tensor,
+        discount: Tensor,
+        later: _Quantiles,
+        chosen: Tensor,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Quantile regression to samples of the target; the surprise is their mean distance."""
+        taken = value_of(self.quantile, action)  # [B, N]
+        with torch.no_grad():
+            ahead = value_of(later.quantile, chosen)  # [B, M]
+            target = torch.addcmul(reward[:, None], discount[:, None], ahead)
+            ahead_mean = value_of(later.mean, chosen)  # [B]
+        loss = quantile_huber(taken, target, self.fraction, self.kappa, later.share)
+        mean = value_of(self.mean, action).detach()
+        return loss, (reward + discount * ahead_mean - mean).abs()
+
+
 @dataclass
-class QuantileValues(_Masked):
+class QuantileValues(_Quantiles):
     """Quantiles of the return per action (arXiv:1710.10044).
 
     Args:
@@ -172,24 +211,69 @@ class QuantileValues(_Masked):
     allowed: Tensor | None = None
     share: Tensor | None = None
 
-    def td_loss(
+
+class DrawnQuantiles(_Quantiles):
+    """Quantiles of the return at fractions that are drawn when they are asked for.
+
+    What is learned from or towards, and what actions are chosen by, are independent draws
+    (arXiv:1806.06923, eq. 3 and algorithm 1): the largest of several means is too large a value of
+    the same draws. Each is drawn once at most.
+
+    Args:
+        draw: from a number of fractions to that many quantiles ``[B, A, count]``, and the fractions
+            ``[B, count]``.
+        samples: quantiles to learn from or towards, N and N'.
+        policy_samples: quantiles to choose by, K.
+        kappa: where the squared error turns linear.
+        allowed: ``[B, A]`` which actions are allowed.
+    """
+
+    share = None  # all quantiles stand for the same probability
+
+    def __init__(
         self,
-        action: Tensor,
-        reward: Tensor,
-        discount: Tensor,
-        later: QuantileValues,
-        chosen: Tensor,
-        rows: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Quantile regression to samples of the target; the surprise is their mean distance."""
-        taken = value_of(self.quantile, action)  # [B, N]
+        draw: Callable[[int], tuple[Tensor, Tensor]],
+        samples: int,
+        policy_samples: int,
+        kappa: float = 1.0,
+        allowed: Tensor | None = None,
+    ) -> None:
+        self.draw, self.samples, self.policy_samples = draw, samples, policy_samples
+        self.kappa, self.allowed = kappa, allowed
+        self._with_gradient = torch.is_grad_enabled()
+
+    def masked(self, allowed: Tensor) -> DrawnQuantiles:
+        """The same values, of which those actions alone may be chosen that are ``allowed``."""
+        return DrawnQuantiles(self.draw, self.samples, self.policy_samples, self.kappa, allowed)
+
+    @cached_property
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        with torch.set_grad_enabled(self._with_gradient):
+            return self.draw(self.samples)
+
+    @property
+    def quantile(self) -> Tensor:  # type: ignore[override]
+        """``[B, A, N]``."""
+        return self._drawn[0]
+
+    @property
+    def fraction(self) -> Tensor:  # type: ignore[override]
+        """``[B, N]`` which quantiles these are."""
+        return self._drawn[1]
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        """``[B, A]`` of the quantiles."""
+        return self._only_allowed(self.quantile.mean(-1))
+
+    @cached_property
+    def policy_mean(self) -> Tensor:  # type: ignore[override]
+        """``[B, A]`` of other quantiles, which are drawn for it."""
         with torch.no_grad():
-            ahead = value_of(later.quantile, chosen)  # [B, M]
-            target = torch.addcmul(reward[:, None], discount[:, None], ahead)
-            ahead_mean = value_of(later.mean, chosen)  # [B]
-        loss = quantile_huber(taken, target, self.fraction, self.kappa, later.share)
-        mean = value_of(self.mean, action).detach()
-        return loss, (reward + discount * ahead_mean - mean).abs()
+            return self._only_allowed(self.draw(self.policy_samples)[0].mean(-1))
+
+    def _only_allowed(self, mean: Tensor) -> Tensor:
+        return mean if self.allowed is None else torch.where(self.allowed, mean, -math.inf)
 
 
 @dataclass
@@ -211,7 +295,7 @@ class ProposedQuantiles(QuantileValues):
         action: Tensor,
         reward: Tensor,
         discount: Tensor,
-        later: QuantileValues,
+        later: _Quantiles,
         chosen: Tensor,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:

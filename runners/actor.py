@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from coach.core.action_mask import check_masks, has_mask
 from coach.core.agent import Agent
 from coach.core.batch import Batch, State, flat, leaves, map_tree, rebuild, refilled, select
 from coach.core.context import Context
@@ -58,6 +59,7 @@ class Actor(Source):
         self._report = Report()
         self._obs: Any = None
         self._continues = True
+        self._masked = has_mask(envs.spec)
         #: Counts steps while a fragment grows, where somebody else watches for signs of life.
         self.beat: NDArray[np.int64] | None = None
 
@@ -65,6 +67,8 @@ class Actor(Source):
         """Act for ``fragment_length`` steps; the tensors are reused by the next call."""
         if self._obs is None:
             self._observe(self.envs.reset())
+        if self._masked:
+            check_masks(self._obs, self.ctx.env_ids.tolist(), self.ctx.step)
         act_time = env_time = 0.0
         agent, envs, ctx = self.agent, self.envs, self.ctx
         without_autograd, on_cpu = torch.inference_mode(), not is_accelerator(self.device)
@@ -93,6 +97,10 @@ class Actor(Source):
             if step.obs is not self._obs or not on_cpu:
                 self._observe(step.obs)
             ctx.step += ctx.num_envs
+            if self._masked:
+                ids = ctx.env_ids.tolist()
+                check_masks(step.next_obs, ids, ctx.step, step.terminated)
+                check_masks(step.obs, ids, ctx.step)
             if self.beat is not None:
                 self.beat[0] += 1
             act_time += acted - begin

@@ -14,7 +14,7 @@ from coach.core.schema import Count, NonNegative
 from coach.core.spec import Spec
 from coach.core.stream import current_stream
 from coach.functional.distributional import midpoints
-from coach.functional.values import QuantileValues
+from coach.functional.values import DrawnQuantiles, QuantileValues, Values
 from torch import Tensor, nn
 
 
@@ -50,10 +50,14 @@ class QuantileFunction(nn.Module):
 class ImplicitQuantileQ(Head):
     """IQN: quantiles at fractions drawn anew in every pass (arXiv:1806.06923).
 
-    While evaluating, equally spaced fractions take the place of drawn ones.
+    Predictions, targets and choices have draws of their own. While evaluating, equally spaced
+    fractions take the place of drawn ones.
 
     Args:
-        samples: fractions drawn per observation, for predictions, targets and choices alike.
+        samples: fractions drawn per observation to learn, of a prediction (N) and of its target
+            (N'); the paper has 64.
+        policy_samples: fractions drawn per observation to choose an action by (K), while acting and
+            for targets.
         cosines: how many embed a fraction.
         kappa: where the squared error of the loss turns linear; 0 is the plain quantile loss.
         hidden: widths of hidden layers, of each stream.
@@ -70,6 +74,7 @@ class ImplicitQuantileQ(Head):
         features: int,
         spec: Spec,
         samples: Count = 32,
+        policy_samples: Count = 32,
         cosines: Count = 64,
         kappa: NonNegative = 1.0,
         hidden: list[Count] = [],  # noqa: B006 (a schema default, never changed)
@@ -81,13 +86,20 @@ class ImplicitQuantileQ(Head):
         actions = spec.num_actions("head implicit_quantile_q")
         streams = ActionStreams(features, actions, 1, hidden, dueling, noisy, activation)
         self.function = QuantileFunction(features, cosines, streams)
-        self.samples, self.kappa = samples, kappa
+        self.samples, self.policy_samples, self.kappa = samples, policy_samples, kappa
 
-    def forward(self, features: Tensor) -> QuantileValues:
-        stream, size = current_stream(), (len(features), self.samples)
-        if stream is None:
-            fraction = midpoints(self.samples, features.device).expand(size)
-        else:
-            fraction = torch.rand(size, generator=stream, device=features.device)
-        quantile = self.function(features, fraction)
-        return QuantileValues(quantile.mean(-1), quantile, fraction, self.kappa)
+    def forward(self, features: Tensor) -> Values:
+        stream = current_stream()
+
+        def draw(count: int) -> tuple[Tensor, Tensor]:
+            size = len(features), count
+            if stream is None:
+                fraction = midpoints(count, features.device).expand(size)
+            else:
+                fraction = torch.rand(size, generator=stream, device=features.device)
+            return self.function(features, fraction), fraction
+
+        if torch.is_inference_mode_enabled():  # acting: there is nothing but a choice to be made
+            quantile, fraction = draw(self.policy_samples)
+            return QuantileValues(quantile.mean(-1), quantile, fraction, self.kappa)
+        return DrawnQuantiles(draw, self.samples, self.policy_samples, self.kappa)
