@@ -57,6 +57,7 @@ class DFP(Agent):
     """
 
     future_key: ClassVar[str] = MEASUREMENTS
+    reads_rewards = False
 
     def __init__(
         self,

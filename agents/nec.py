@@ -10,7 +10,8 @@ written down. There is no target network: what is written changes by later retur
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 import torch
 from coach.architectures.bootstrap import next_values
@@ -27,8 +28,11 @@ from coach.core.schema import Fraction
 from coach.core.spec import Spec
 from coach.explorations.epsilon_greedy import EpsilonGreedy
 from coach.functional.returns import gae
+from coach.functional.targets import td_target
 from coach.functional.values import value_of
 from torch import Tensor
+
+_TARGET = "target"  # the return that was found when a step came in
 
 
 @register("agent", "nec")
@@ -37,7 +41,10 @@ class NEC(Agent):
 
     Every fragment is written into the dictionaries once, behind its updates. Its returns reach to
     its end or to a boundary, whichever comes first, so `run.fragment_length` is the n of what is
-    written; the memory's own `n_step` is that of what the network learns from. The two may differ.
+    written. What the network learns from is either the same returns, as published: `targets`
+    stored, found once, when a fragment comes in, and kept in the replay. Or it is bootstrapped anew
+    whenever a step is replayed, from the dictionaries as they are then: `targets` fresh, where the
+    memory's own `n_step` counts.
 
     In mode async actors read the newest dictionaries that were published. Where gradients are
     exchanged, every worker fills dictionaries of its own, and a checkpoint has those of the first.
@@ -47,6 +54,8 @@ class NEC(Agent):
             nature_cnn with that head.
         exploration: reads values.
         discount: gamma of the returns that are written; the memory's discount suits.
+        targets: of the network: ``stored`` with every step (arXiv:1703.01988, algorithm 1), or
+            ``fresh`` at every replay.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class NEC(Agent):
         network: Network | None = None,
         exploration: Exploration | None = None,
         discount: Fraction = 0.99,
+        targets: Literal["fresh", "stored"] = "fresh",
     ) -> None:
         super().__init__(spec)
         spec.num_actions("agent nec")
@@ -67,7 +77,9 @@ class NEC(Agent):
                 "Remove it.",
             )
         self.exploration = (exploration or EpsilonGreedy()).require("nec", *network.provides("q"))
-        self.discount = discount
+        self.discount, self.stored = discount, targets == "stored"
+        if self.stored:
+            self.kept_extras, self.reads_rewards = (_TARGET,), False
 
     @property
     def policy(self) -> Network:
@@ -80,15 +92,19 @@ class NEC(Agent):
     @objective(minimises="online")
     def temporal_difference(self, batch: Batch) -> Loss:
         now = self.online(batch.obs).q
-        with torch.no_grad():
-            later = self.online(batch.next_obs).q
-        loss, surprise = now.td_loss(
-            batch.action, batch.reward, batch.discount, later, later.best()
-        )
+        if self.stored:
+            wanted = batch.extras[_TARGET]
+        else:
+            with torch.no_grad():
+                later = self.online(batch.next_obs).q
+                best = value_of(later.mean, later.best())
+                wanted = td_target(batch.reward, batch.discount, best)
+        nothing = torch.zeros_like(wanted)  # what lies behind is within the target
+        loss, surprise = now.td_loss(batch.action, wanted, nothing, now, batch.action)
         return Loss(
             loss,
             priority=surprise,
-            beside=self._beside(batch, now, later) if self._head.dictionary.entry_lr else {},
+            beside=self._beside(batch, now, wanted) if self._head.dictionary.entry_lr else {},
             metrics=lambda: {
                 "q/mean": value_of(now.mean, batch.action).mean(),
                 "q/td_error": surprise.mean(),
@@ -100,6 +116,16 @@ class NEC(Agent):
         """Let the entries that were read learn from the error, too."""
         self._head.dictionary.descend(**found)
 
+    @torch.no_grad()
+    def receive(self, fragment: Batch) -> Batch:
+        """Find what the steps of a fragment ``[T, N]`` led to, if that is stored with them."""
+        fragment = super().receive(fragment)
+        if not self.stored:
+            return fragment
+        own = self._own(fragment)
+        target = self._returns(own, *self._values(own)[1:])
+        return replace(fragment, extras=fragment.extras | {_TARGET: target.cpu()})
+
     def observe(self, fragment: Batch) -> None:
         """Refresh running statistics, then write what the fragment ``[T, N]`` has led to.
 
@@ -107,18 +133,15 @@ class NEC(Agent):
         action, count as used; learning from the replay counts for nothing.
         """
         super().observe(fragment)
-        device = self._head.dictionary.keys.device
-        with torch.no_grad():
-            # Copies, since results may differ in their last bits with where memory begins.
-            own = fragment.to(device).clone()
-            self._remember(self.prepare(own))
+        self._remember(self._own(fragment))
+
+    def _own(self, fragment: Batch) -> Batch:
+        """A copy where the dictionaries are: last bits may differ with where in memory it lies."""
+        return fragment.to(self._head.dictionary.keys.device).clone()
 
     @torch.no_grad()
-    def _beside(
-        self, batch: Batch, now: EpisodicValues, later: EpisodicValues
-    ) -> dict[str, Tensor]:
+    def _beside(self, batch: Batch, now: EpisodicValues, wanted: Tensor) -> dict[str, Tensor]:
         """What was read, and the derivative of each row's loss by it."""
-        wanted = batch.reward + batch.discount * value_of(later.mean, later.best())
         error, most = value_of(now.mean, batch.action) - wanted, self._head.huber_delta
         error = error.clamp(-most, most) if most else error
         if batch.weight is not None:
@@ -126,15 +149,23 @@ class NEC(Agent):
         slot = now.slot[batch.action, torch.arange(len(error), device=error.device)]
         return {"key": now.key.detach(), "action": batch.action, "slot": slot, "error": error}
 
+    @torch.no_grad()
     def _remember(self, batch: Batch) -> None:
+        values, best, states = self._values(batch)
+        stored = batch.extras.get(_TARGET) if self.stored else None
+        returns = self._returns(batch, best, states) if stored is None else stored
+        dictionary = self._head.dictionary
+        dictionary.touch(values.slot)
+        dictionary.write(values.key, batch.action.flatten(), returns.flatten())
+
+    def _values(self, batch: Batch) -> tuple[EpisodicValues, Tensor, State]:
+        """Values of a fragment's observations, the best ``[T, N]``, and the states after them."""
         flat = batch.flatten()
         outputs = self.online(flat.obs, flat.state, flat.boundary)
         values: EpisodicValues = outputs.q
-        returns = self._returns(batch, values.mean.amax(-1).view_as(batch.reward), outputs.state)
-        dictionary = self._head.dictionary
-        dictionary.touch(values.slot)
-        dictionary.write(values.key, flat.action, returns.flatten())
+        return values, values.mean.amax(-1).view_as(batch.reward), outputs.state
 
+    @torch.no_grad()
     def _returns(self, batch: Batch, value: Tensor, states: State) -> Tensor:
         """``[T, N]`` returns up to the fragment's end or a boundary, given values ``[T, N]``."""
         behind = next_values(self._greedy, batch, value, states)

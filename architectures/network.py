@@ -81,7 +81,7 @@ class Network(nn.Module):
             {
                 name: head.make_prior(Trunk(leaves, chosen, _without_middleware()))
                 for name, head in self.heads.items()
-                if getattr(head, "wants_prior", False)
+                if isinstance(head, Head) and head.wants_prior
             }
         )
         self.paths = list(leaves)
@@ -129,7 +129,9 @@ class Network(nn.Module):
             name: trunk(parts, before.get(name), boundary) for name, trunk in self.trunks.items()
         }
         trunk_of = self.trunk_of
-        given = {name: (features[trunk_of[name]][0],) for name in self.heads}
+        given: dict[str, tuple[Tensor, ...]] = {
+            name: (features[trunk_of[name]][0],) for name in self.heads
+        }
         if self.priors.names:
             raw = [leaf_of(obs, path) for path in self.paths]
             given |= {name: (*given[name], prior(raw)) for name, prior in self.priors.items()}

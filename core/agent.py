@@ -95,6 +95,10 @@ class Agent(nn.Module):
     #: Whether the objectives want returns to the episode's end beside the memory's own. Batches
     #: then have them in ``extras["return"]``.
     episode_returns: bool = False
+    #: Whether the objectives read the rewards of a batch; if not, a memory need not sum any.
+    reads_rewards: bool = True
+    #: Numbers ``[T, N]`` among a fragment's extras that a replay memory keeps with every step.
+    kept_extras: tuple[str, ...] = ()
     #: Steps ahead at which the objectives want to see an entry of the observation, if any.
     future_offsets: tuple[int, ...] = ()
     #: The key of that entry in a Dict observation, which the agent then cannot do without.
@@ -161,9 +165,13 @@ class Agent(nn.Module):
             extras = extras | {"return": scale.of_sums(extras["return"])}
         return replace(batch, reward=scale.of_sums(batch.reward), extras=extras)
 
-    def receive(self, fragment: Batch) -> None:
-        """See a fragment once, before its updates: statistics of rewards are refreshed here."""
+    def receive(self, fragment: Batch) -> Batch:
+        """See a fragment once, before the memory does; returns what the memory is to be given.
+
+        Statistics of rewards are refreshed here, so that the scale of a rollout knows it.
+        """
         self._refresh(fragment, before_updates=True)
+        return fragment
 
     def observe(self, fragment: Batch) -> None:
         """See a fragment once, after its updates: statistics of observations are refreshed here.

@@ -33,6 +33,7 @@ class Memory(ABC):
             "seed",
             "sequences",
             "episode_returns",
+            "kept_extras",
             "future_offsets",
             "future_key",
         }

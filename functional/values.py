@@ -24,9 +24,12 @@ V = TypeVar("V", bound="_Masked")
 class Values(Protocol):
     """What Q heads return. Actions that are not allowed have the mean minus infinity."""
 
-    mean: Tensor
     #: ``[B, A]`` which actions are allowed; ``None``: all.
     allowed: Tensor | None
+
+    @property
+    def mean(self) -> Tensor:
+        """``[B, A]`` expected returns."""
 
     @property
     def policy_mean(self) -> Tensor:
@@ -267,7 +270,7 @@ class DrawnQuantiles(_Quantiles):
         return self._only_allowed(self.quantile.mean(-1))
 
     @cached_property
-    def policy_mean(self) -> Tensor:  # type: ignore[override]
+    def policy_mean(self) -> Tensor:
         """``[B, A]`` of other quantiles, which are drawn for it."""
         with torch.no_grad():
             return self._only_allowed(self.draw(self.policy_samples)[0].mean(-1))

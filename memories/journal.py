@@ -26,6 +26,7 @@ def rows_since(stripes: Stripes, saved: list[int]) -> tuple[dict[str, Tensor], l
     obs = saved_observations(stripes.ring, index, _first_of(begin, stripes.written))
     tensors |= {_of_obs(name): torch.from_numpy(rows) for name, rows in obs.items()}
     tensors |= {"action": stripes.action[at], "outcome": stripes.outcome[at]}
+    tensors |= {f"kept.{name}": table[at] for name, table in stripes.kept.items()}
     ended = at[stripes.outcome[at, BOUNDARY] > 0]
     finals = map_tree(torch.from_numpy, stripes.finals.of(ended.numpy()))
     tensors |= named_leaves(finals, "final")
@@ -57,6 +58,8 @@ def load_rows(stripes: Stripes, tensors: dict[str, Tensor]) -> None:
             done += high - low
     stripes.action[at] = tensors["action"]
     stripes.outcome[at] = tensors["outcome"]
+    for name, table in stripes.kept.items():
+        table[at] = tensors[f"kept.{name}"]
     ended = (tensors["outcome"][:, BOUNDARY] > 0).numpy()
     if ended.any():
         finals = map_tree(lambda t: t.numpy(), _named(stripes, tensors, "final"))

@@ -50,7 +50,8 @@ class Replay(Owing):
     Agents may ask for the return to the episode's end besides: batches then have the extras
     ``return``, ``return_discount`` and ``return_obs``, the observation it goes on from. Or for an
     entry ``future_key`` of later observations, ``future_offsets`` steps ahead: these come as
-    ``future``, ``future_known`` and ``future_over``, see `Stripes.future`.
+    ``future``, ``future_known`` and ``future_over``, see `Stripes.future`. What else they note of a
+    fragment and name in ``kept_extras`` comes back in the extras of its steps.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Replay(Owing):
         sampler: Sampler | None = None,
         disk: Path | None = None,
         episode_returns: bool = False,
+        kept_extras: tuple[str, ...] = (),
         future_offsets: tuple[int, ...] = (),
         future_key: str = "",
     ) -> None:
@@ -75,7 +77,7 @@ class Replay(Owing):
                 "capacity", f"{capacity} is less than one transition per environment"
             )
         zeros = untouched_zeros if disk is None else on_disk(disk)
-        self._stripes = stripes = Stripes(spec, num_envs, capacity, zeros)
+        self._stripes = stripes = Stripes(spec, num_envs, capacity, zeros, kept_extras)
         self._staging = Staging(stripes.held, num_envs * 2 * transition_bytes(spec))
         self.sampler = sampler or Uniform()
         self.wants_priorities = self.sampler.learns
@@ -84,7 +86,7 @@ class Replay(Owing):
             self.nbytes -= stripes.observation_bytes
             _check_disk(disk, stripes.observation_bytes)
         self.batch_size, self.warmup, self.n_step = batch_size, warmup, n_step
-        self.episode_returns = episode_returns
+        self.episode_returns, self.kept_extras = episode_returns, kept_extras
         self.returns = EpisodeReturns(stripes, discount) if episode_returns else None
         self.future_offsets, self.future_key = future_offsets, future_key
         self._most_at_once = max(1, _AT_ONCE_BYTES // (batch_size * 2 * transition_bytes(spec)))

@@ -9,7 +9,7 @@ memory yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -74,17 +74,23 @@ class Stripes:
         num_envs: number of stripes.
         capacity: transitions over all stripes.
         zeros: makes the memory that observations lie in.
+        kept: names of numbers among a fragment's extras that are stored with every step.
     """
 
     def __init__(
-        self, spec: Spec, num_envs: int, capacity: int, zeros: Zeros = untouched_zeros
+        self,
+        spec: Spec,
+        num_envs: int,
+        capacity: int,
+        zeros: Zeros = untouched_zeros,
+        kept: Sequence[str] = (),
     ) -> None:
         self.num_envs, self.spec, self._zeros = num_envs, spec, zeros
         self.layout = observation_layout(spec.observation)
         self.held = -(-capacity // num_envs)  # transitions of a stripe
         self.rows = self.held + 1 + margin_of(self.layout)
         self.size = self.rows * num_envs
-        other = row_bytes(action_layout(spec.action)) + OUTCOME_BYTES
+        other = row_bytes(action_layout(spec.action)) + OUTCOME_BYTES + 4 * len(kept)
         #: Bytes of the observations, and of all of it.
         self.observation_bytes = self.size * expected_bytes(self.layout)
         self.nbytes = self.observation_bytes + self.size * other
@@ -93,6 +99,8 @@ class Stripes:
         #: Position of the first row that was not lost, per stripe; see `Memory.forget`.
         self.first = np.zeros(num_envs, np.int64)
         self.seams = Seams()
+        #: Numbers that agents noted, ``[num_envs * rows]`` each, see `Agent.kept_extras`.
+        self.kept = {name: untouched_zeros((self.size,), torch.float32) for name in kept}
         #: `look_up`, or another form of it that a sampler brings along.
         self.look_up: LookUp = look_up
 
@@ -156,6 +164,9 @@ class Stripes:
             if begin < end:
                 at = (envs, slice(int(rows[begin]), int(rows[begin]) + end - begin))
                 self._action[at] = fragment.action.numpy()[begin:end].swapaxes(0, 1)
+                for name, table in self.kept.items():
+                    noted = fragment.extras[name].numpy()[begin:end]  # [steps, n]
+                    table.numpy().reshape(self.num_envs, self.rows)[at] = noted.T
                 outcome = self._outcome[at]  # [n, steps, 3]
                 outcome[..., REWARD] = reward[:, begin:end]
                 np.equal(discount[:, begin:end], 0, out=outcome[..., TERMINATED], casting="unsafe")
@@ -195,6 +206,7 @@ class Stripes:
             discount=discount,
             next_obs=map_tree(torch.from_numpy, next_obs),
             boundary=torch.from_numpy(ended),
+            extras={name: table[index] for name, table in self.kept.items()},
             index=index,
         )
 

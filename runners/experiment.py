@@ -237,6 +237,7 @@ def _build_memory(
         "seed": derived_seed(run.seed, portion.stream("memory")),
         "sequences": _needs_sequences(agent),
         "episode_returns": agent.episode_returns,
+        "kept_extras": agent.kept_extras,
         "future_offsets": agent.future_offsets,
         "future_key": agent.future_key,
     }
@@ -301,6 +302,20 @@ def _check_memory(agent: Agent, memory: Memory) -> None:
             "this agent mixes long returns into its targets, which a "
             f"{getattr(memory, 'registered_name', type(memory).__name__)} memory does not find",
             "Set memory.type to replay, or remove agent.monte_carlo.",
+        )
+    if not agent.reads_rewards and getattr(memory, "n_step", 1) > 1:
+        raise SettingError(
+            "memory.n_step",
+            f"agent {getattr(agent, 'registered_name', type(agent).__name__)} as it is set never "
+            "reads the rewards that this would sum",
+            "Remove it.",
+        )
+    if agent.kept_extras and not getattr(memory, "kept_extras", ()):
+        raise SettingError(
+            "memory.type",
+            f"this agent stores {', '.join(agent.kept_extras)} with every step, which a "
+            f"{getattr(memory, 'registered_name', type(memory).__name__)} memory does not keep",
+            "Set memory.type to replay.",
         )
     if agent.future_offsets and not getattr(memory, "future_offsets", ()):
         raise SettingError(

@@ -31,7 +31,7 @@ def train(
         fragment = source.collect()  # [T, N]
         clock.collecting = False
         begin = perf_counter()
-        learner.agent.receive(fragment)
+        fragment = learner.agent.receive(fragment)
         memory.write(fragment)
         clock.advance(fragment.steps)
         for update in updates(learner, memory, source.idle, clock.env_steps):  # those now owed

@@ -90,5 +90,7 @@ class _Spread(nn.Sequential):
         self.size = size
 
     def forward(self, features: Tensor) -> Tensor:
-        every: Tensor = super().forward(features.expand(self.size, *features.shape))
+        every: Tensor = features.expand(self.size, *features.shape)
+        for layer in self:
+            every = layer(every)
         return every

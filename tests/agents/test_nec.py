@@ -17,6 +17,7 @@ from coach.core.learner import Learner
 from coach.core.schema import build_part
 from coach.core.spec import Spec
 from coach.optimizers.sgd import SGD
+from coach.runners.experiment import build_experiment
 from gymnasium import spaces
 from mode_runs import go_on, settings_for, states, trained
 from small_loop import small_loop
@@ -100,6 +101,52 @@ def test_what_was_near_stays_longest() -> None:
     remember(agent, {(2, 1): 9.0, (5, 1): 4.0, (4, 1): 8.0})
     agent.observe(fragment())
     assert sorted(agent._head.dictionary.keys[1].argmax(-1).tolist()) == [0, 1, 3, 4]
+
+
+def stored_targets(**head: Any) -> NEC:
+    """`tabular`, whose network learns from what was found when a step came in."""
+    fresh = tabular(**head)
+    settings = {"type": "nec", "discount": 0.5, "targets": "stored"}
+    agent: NEC = build_part("agent", settings, "agent", spec=SPEC).value
+    agent.online = fresh.online
+    return agent
+
+
+def test_stored_targets_are_the_returns_of_when_a_step_came_in() -> None:
+    agent = stored_targets(huber_delta=0.0)
+    assert agent.kept_extras == ("target",)
+    remember(agent, {(4, 1): 8.0, (5, 1): 4.0})
+    given = fragment()
+    received = agent.receive(given)
+    assert given.extras == {}
+    found = received.extras["target"]
+    for t, env in np.ndindex(3, 2):
+        place = int(given.obs[t, env]), int(given.action[t, env])
+        assert float(found[t, env]) == pytest.approx(RETURNS[place])
+    # What happens to the dictionaries afterwards changes nothing of it.
+    agent.observe(received)
+    remember(agent, {(4, 1): -50.0, (5, 1): 70.0, (5, 0): 90.0, (2, 0): 1.0, (2, 1): 3.0})
+    batch = received.flatten()
+    value_now = agent.online(batch.obs).q.mean.gather(1, batch.action[:, None]).squeeze(1)
+    loss = agent.temporal_difference(batch)
+    error = value_now - found.flatten()
+    torch.testing.assert_close(loss.value, 0.5 * error.square())
+    for (state, action), wanted in RETURNS.items():  # written once, as they were found
+        assert value(agent, state, action) == pytest.approx(wanted), (state, action)
+
+
+def test_a_run_with_stored_targets_resumes_and_refuses_other_returns(tmp_path: Path) -> None:
+    """They are kept with the steps, also on disk."""
+    network = {"heads": {"q": {"type": "dnd_q", "capacity": 60, "neighbours": 4, "key_size": 8}}}
+    settings = settings_for({"type": "nec", "network": network, "targets": "stored"})
+    wanted = states(trained(tmp_path / "whole", settings))
+    short = settings | {"run": settings["run"] | {"steps": 128}}
+    begun = trained(tmp_path / "part", short)
+    targets = begun.experiment.memory.stripes.kept["target"]  # type: ignore[attr-defined]
+    assert len(targets.unique()) > 20
+    assert states(go_on(begun, steps=256)) == wanted
+    with pytest.raises(SettingError, match=r"memory\.n_step.*never reads the rewards"):
+        build_experiment(settings | {"memory": settings["memory"] | {"n_step": 3}})
 
 
 def transitions() -> Batch:
