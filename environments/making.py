@@ -28,7 +28,7 @@ EXTRAS = {
     "minatar": "minatar",
     "mujoco": "mujoco",
     "imageio": "mujoco",
-    "moviepy": "video",
+    "imageio_ffmpeg": "video",
     "pygame": "video",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 from coach.core.agent import Agent
-from coach.core.errors import CheckpointError, CoachError
+from coach.core.errors import CheckpointError
 from coach.core.recorder import recorders_in
 from coach.core.schema import build, build_part
 from coach.core.source import Episode
@@ -24,6 +24,7 @@ from coach.runners.experiment import choose_device, spec_of
 from coach.runners.seeds import derived_seed
 from coach.runners.settings import RunSettings
 from coach.runners.trust import command
+from coach.runners.video import FirstEpisodeVideo, check_video
 
 
 def evaluate_run(
@@ -42,7 +43,7 @@ def evaluate_run(
         episodes: how many to play.
         warn: told of damaged checkpoints.
         last: play the newest checkpoint rather than the best evaluated policy.
-        video: record the first episodes into the run's folder.
+        video: record the first episode into the run's folder.
 
     Returns:
         The episodes, and facts about the policy (``env_steps``).
@@ -71,8 +72,9 @@ def evaluate_run(
         ) from error
     make_envs: Callable[[int, int], VectorEnv] = environment.judging().vector
     if video:
-        recording = _recording(environment.judging(), folder / "videos")
-        make_envs = partial(SerialEnvs, recording)
+        check_video(environment.judging())
+        path = folder / "videos" / f"step-{facts['env_steps']}.mp4"
+        make_envs = partial(SerialEnvs, _recording(environment.judging(), path))
     return evaluate(agent, make_envs, episodes, derived_seed(run.seed, "evaluate"), device), facts
 
 
@@ -94,24 +96,14 @@ def _weights(
     return weights, {"env_steps": found.manifest["env_steps"]}
 
 
-def _recording(environment: EnvironmentSettings, folder: Path) -> Callable[[], gym.Env[Any, Any]]:
+def _recording(environment: EnvironmentSettings, path: Path) -> Callable[[], gym.Env[Any, Any]]:
     made = 0
 
     def make() -> gym.Env[Any, Any]:
         nonlocal made
         made += 1
-        if made > 1:  # one environment's episodes make a video; the others just play
+        if made > 1:  # one environment's episode makes a video; the others just play
             return environment.make()
-        env = environment.make(render_mode="rgb_array")
-        try:
-            recorder: gym.Env[Any, Any] = gym.wrappers.RecordVideo(
-                env, str(folder), episode_trigger=lambda number: number == 0, disable_logger=True
-            )
-        except (ImportError, gym.error.DependencyNotInstalled) as error:
-            raise CoachError(
-                "Recording a video needs the package 'moviepy'.",
-                "Run: pip install 'coach-rl[video]'",
-            ) from error
-        return recorder
+        return FirstEpisodeVideo(environment.make(render_mode="rgb_array"), path)
 
     return make
