@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -190,7 +191,7 @@ def train(
                 _say(f"Not recorded: {name}, because {why}.")
     if result.stopped.startswith("interrupted"):
         _say(f"Continue with: {_command('train', result.folder, '--resume', *trusting)}")
-        raise typer.Exit(143 if "SIGTERM" in result.stopped else 130)
+        raise typer.Exit(128 + signal.Signals[result.stopped.split()[-1]])
     if stop_at_target and result.stopped != "target reached":
         raise typer.Exit(1)
 
@@ -270,14 +271,20 @@ def verify(
 
 def main() -> NoReturn:
     """Entry point: errors meant for a person are printed without a traceback."""
-    from coach.core.errors import CoachError
+    from coach.core.errors import CoachError, InterruptedRunError
+    from coach.runners.interrupts import ended_at_once
 
     try:
-        app(prog_name="coach")
+        with ended_at_once():
+            app(prog_name="coach")
     except CoachError as error:
         errors.print("[bold red]Error:[/bold red] ", end="")
         errors.print(error.args[0], markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
+    except InterruptedRunError as error:
+        name = signal.Signals(error.number).name
+        errors.print(f"Interrupted by {name}; there was nothing to save.", highlight=False)
+        sys.exit(128 + error.number)
     sys.exit(0)
 
 

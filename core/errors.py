@@ -63,7 +63,14 @@ class InterruptedRunError(BaseException):
     """The run is to end while it waits for something that may never come.
 
     No subclass of `Exception`, so that code of environments does not catch it by mistake.
+
+    Args:
+        number: of the signal that ends it, if it was one.
     """
+
+    def __init__(self, number: int = 0) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:

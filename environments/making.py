@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
@@ -85,6 +88,10 @@ class EnvironmentSettings:
         Raises:
             SettingError: unknown id, wrapper or argument, or a missing package.
         """
+        with _kept_signals():
+            return self._complete(extra)
+
+    def _complete(self, extra: dict[str, Any]) -> gym.Env[Any, Any]:
         if self.backend != "python":
             return NativeEnv(self._lanes(1, 1, extra), extra.get("render_mode"))
         env = self._guarded(
@@ -198,6 +205,22 @@ class EnvironmentSettings:
             raise SettingError(
                 key, f"{self.id} cannot be made: {type(error).__name__}: {_first_line(error)}"
             ) from error
+
+
+@contextmanager
+def _kept_signals() -> Iterator[None]:
+    """Handle signals as before, whatever an environment sets; they are for the run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [(number, signal.getsignal(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def _named_wrapper(wrapper: Any, key: str) -> tuple[str, dict[str, Any]]:

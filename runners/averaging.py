@@ -18,6 +18,7 @@ from coach.runners.channel import ChannelClosedError
 from coach.runners.clock import Clock
 from coach.runners.exchange import Averaged, Portion, agree_on, check_alike, join_group
 from coach.runners.gradient_worker import SAVE, SAVING, STOPPING
+from coach.runners.interrupts import GRACE_SECONDS
 from coach.runners.partners import Partners, name_of
 from coach.runners.worker import FAILED, START_SECONDS, Worker, WorkerError, in_words
 from torch import Tensor, distributed, nn
@@ -47,7 +48,8 @@ class AveragingSource(Source):
     def __init__(self, actor: Actor, partners: Partners, learner: Learner, clock: Clock) -> None:
         self.actor, self.partners, self.learner, self.clock = actor, partners, learner, clock
         learner.apply = _Watched(Averaged(partners.count), self._together)
-        self._running = False
+        clock.hurry = self._end_waiting
+        self._running = self._saving = False
         self._repeat = True
         self._fragments = 0
         self._waited = 0.0
@@ -101,8 +103,10 @@ class AveragingSource(Source):
         """State of every worker."""
         episodes = [[e.env_id, e.value, e.length] for e in self._episodes]
         state = self.actor.state_dict() | {"unread": episodes}
+        self._saving = True
         for worker in self.partners.workers if self._running else ():
             self.partners.saved[name_of(worker)] = self._together(partial(self._ask, worker))
+        self._saving = False
         return self.partners.saved_into(state)
 
     def journals(self) -> dict[str, list[dict[str, Any]]]:
@@ -132,7 +136,7 @@ class AveragingSource(Source):
     def _ask(self, worker: Worker) -> dict[str, Any]:
         if self.clock.finished:  # it has left the loop, and waits for a word
             worker.channel.send(SAVE)
-        return self.partners.state_of(worker)
+        return self.partners.state_of(worker, GRACE_SECONDS if self.clock.interrupted else None)
 
     def _begin(self) -> None:
         partners, meeting = self.partners, str(self._meeting())
@@ -179,6 +183,12 @@ class AveragingSource(Source):
             if told or monotonic() > until:
                 return "; ".join(told)
             sleep(0.05)
+
+    def _end_waiting(self) -> None:
+        """End the partners that all wait for: no signal reaches an exchange that is under way."""
+        if not self._saving:
+            for worker in self.partners.workers:
+                worker.kill_soon()
 
     def _in_words(self, error: Exception) -> str:
         if isinstance(error, TimeoutError) or "imed out" in str(error):

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
-
-from coach.core.errors import InterruptedRunError
-
-__all__ = ["Clock", "InterruptedRunError", "ended_by_signals"]
 
 
 @dataclass
@@ -22,12 +15,18 @@ class Clock:
         env_steps: environment steps taken.
         stop: why to end early, set from outside ("interrupted", "target reached").
         collecting: a fragment is being collected; one that is broken off is given up.
+        breakable: what the run does now may be broken off by an `InterruptedRunError`.
+        urgent: a signal came some time ago, or a second one: nothing else may be begun.
+        hurry: called when it becomes urgent, in another thread, to wake up what ignores signals.
     """
 
     limit: int
     env_steps: int = 0
     stop: str = ""
     collecting: bool = False
+    breakable: bool = False
+    urgent: bool = False
+    hurry: Callable[[], None] = lambda: None
     _first: int = field(default=0, init=False)
     _reached: dict[str, int] = field(default_factory=dict, init=False)
 
@@ -63,26 +62,3 @@ class Clock:
     def begin(self, env_steps: int) -> None:
         """Start from a number of steps taken before."""
         self.env_steps = self._first = env_steps
-
-
-@contextmanager
-def ended_by_signals(clock: Clock) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the run with a checkpoint; a second SIGINT ends it at once."""
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if clock.interrupted:
-            raise KeyboardInterrupt
-        # Nothing is printed here: what was printing at this moment must not be entered again.
-        clock.stop = f"interrupted by {signal.Signals(number).name}"
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(number, handle) for number in numbers]
-    except ValueError:  # not in the main thread, where signals cannot be handled
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)

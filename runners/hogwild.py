@@ -13,6 +13,7 @@ from coach.runners.actor import Actor
 from coach.runners.channel import ChannelClosedError
 from coach.runners.exchange import Hogwild, Portion, SharedClock, shared_size
 from coach.runners.gradient_worker import SAVE
+from coach.runners.interrupts import GRACE_SECONDS
 from coach.runners.partners import Partners, name_of
 from coach.runners.shared import share
 from coach.runners.worker import START_SECONDS, Worker, WorkerError, in_words
@@ -97,10 +98,13 @@ class HogwildSource(Source):
         return self.partners.journals()
 
     def _with_partners(self, state: dict[str, Any]) -> dict[str, Any]:
+        # After a signal nobody waits long for a partner whose environment takes its time.
+        until = monotonic() + GRACE_SECONDS
         for worker in self.partners.workers if self._running else ():
             try:
                 worker.channel.send(SAVE)
-                mine = self.partners.state_of(worker)
+                left = max(until - monotonic(), 0.1) if self.clock.interrupted else None
+                mine = self.partners.state_of(worker, left)
             except (ChannelClosedError, WorkerError):
                 mine = self._fresh(worker)
             self.partners.saved[name_of(worker)] = mine

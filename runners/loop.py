@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
+from coach.core.errors import InterruptedRunError
 from coach.core.learner import Learner
 from coach.core.memory import Memory
 from coach.core.source import Source
@@ -25,17 +26,22 @@ def train(
 
     Args:
         after_fragment: evaluates and checkpoints when it is time.
+
+    Raises:
+        InterruptedRunError: a signal broke off the fragment, or the updates that are owed for it.
     """
     while not clock.finished:
-        clock.collecting = True  # until nothing of it can be lost
+        clock.collecting = clock.breakable = True
         fragment = source.collect()  # [T, N]
-        clock.collecting = False
+        clock.breakable = clock.collecting = False
         begin = perf_counter()
         fragment = learner.agent.receive(fragment)
         memory.write(fragment)
         clock.advance(fragment.steps)
         for update in updates(learner, memory, source.idle, clock.env_steps):  # those now owed
             log.update(update.metrics)
+            if clock.urgent:
+                raise InterruptedRunError
         learner.agent.observe(fragment)
         source.publish(learner.agent.policy, learner.version)
         log.fragment(clock.env_steps, fragment, source.report(), perf_counter() - begin)

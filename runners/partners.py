@@ -102,16 +102,21 @@ class Partners:
             return worker.death()
         return None
 
-    def state_of(self, worker: Worker) -> dict[str, Any]:
+    def state_of(self, worker: Worker, patience: float | None = None) -> dict[str, Any]:
         """The state that a worker hands over.
+
+        Args:
+            worker: which one.
+            patience: seconds to wait at most; left out, until it counts as hung.
 
         Raises:
             WorkerError: it does not.
         """
+        patience = self.timeout if patience is None else patience
         try:
-            message = worker.channel.receive(self.timeout)
+            message = worker.channel.receive(patience)
             if message.kind == READY:  # it has only just started
-                message = worker.channel.receive(self.timeout)
+                message = worker.channel.receive(patience)
             if message.kind == FAILED:
                 raise WorkerError(f"Worker {worker.number} failed: {message.text.strip()}")
             assert message.kind == STATE
@@ -120,7 +125,7 @@ class Partners:
             raise WorkerError(f"Worker {worker.number} is gone: {worker.death()}") from error
         except TimeoutError as error:
             raise WorkerError(
-                f"Worker {worker.number} has not handed over its state for {self.timeout:g} s "
+                f"Worker {worker.number} has not handed over its state for {patience:g} s "
                 "(run.worker_timeout)"
             ) from error
 

@@ -20,6 +20,7 @@ import torch
 from coach.core.agent import Agent
 from coach.core.batch import Batch, map_tree
 from coach.core.context import Context
+from coach.core.errors import InterruptedRunError
 from coach.core.layout import Zeros, allocate, observation_layout
 from coach.core.source import Report, Source, Standing
 from coach.core.spec import Spec
@@ -27,7 +28,7 @@ from coach.environments.making import EnvironmentSettings
 from coach.runners.actor_process import FILLED, FREE, ActorWork, Hosting, act_for_learner
 from coach.runners.board import WeightBoard
 from coach.runners.channel import ChannelClosedError, Message
-from coach.runners.clock import Clock, InterruptedRunError
+from coach.runners.clock import Clock
 from coach.runners.shared import share
 from coach.runners.slot import Slot
 from coach.runners.storage import freeze

@@ -12,7 +12,12 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from coach.core.errors import CheckpointError, CoachError, FailedEnvironmentError
+from coach.core.errors import (
+    CheckpointError,
+    CoachError,
+    FailedEnvironmentError,
+    InterruptedRunError,
+)
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.core.versions import versions
@@ -20,9 +25,9 @@ from coach.runners import folder as run_folder
 from coach.runners.averaging import LostPartnerError
 from coach.runners.best import BestPolicy
 from coach.runners.checkpoint import Checkpointer, Found, checkpoints
-from coach.runners.clock import InterruptedRunError, ended_by_signals
 from coach.runners.evaluation import Exam, evaluate
 from coach.runners.experiment import Experiment, build_experiment
+from coach.runners.interrupts import ended_by_signals
 from coach.runners.judging import Candidate, Evaluations
 from coach.runners.locks import RunLock
 from coach.runners.loop import train
@@ -166,18 +171,25 @@ class Run:
             ResourceError: the disk is full or cannot be written.
             WorkerError: workers failed too often; what was learned is in a checkpoint.
         """
-        try:
-            return self._train()
-        finally:
-            self.lock.release()
-
-    def _train(self) -> Result:
         begin = perf_counter()
-        experiment, clock = self.experiment, self.clock
         if self.profile is not None:
             self.profile.start()
         try:
-            with ended_by_signals(clock):
+            with ended_by_signals(self.clock):
+                try:
+                    self._train()
+                finally:
+                    self._close_parts()
+            clock, seconds = self.clock, self._seconds_before + perf_counter() - begin
+            self._finish(seconds)
+        finally:
+            self.lock.release()
+        return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best.value)
+
+    def _train(self) -> None:
+        experiment, clock = self.experiment, self.clock
+        try:
+            try:
                 if experiment.source.fragile and not checkpoints(self.folder):
                     self._save()  # something to go back to
                 train(
@@ -188,31 +200,45 @@ class Run:
                     self.log,
                     self._after_fragment,
                 )
-                self._note_evaluations(patient=not clock.interrupted)
-                self._save_last()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
-        except InterruptedRunError:
+                self._note_evaluations(patient=True)
+            finally:
+                clock.breakable = False  # from here on no signal may break anything off
             self._save_last()
+        except (InterruptedRunError, KeyboardInterrupt):
+            # The latter comes where somebody else, an environment say, handles the signals.
+            clock.stop = clock.stop or "interrupted by SIGINT"
+            if experiment.source.fragile:
+                self._say_what_is_kept("its workers were in the middle of an update")
+            else:
+                self._save_last(whole=not clock.collecting)
+        except OSError as error:
+            if error.filename is not None and not _lies_in(self.folder, error.filename):
+                raise
+            raise unwritable(self.folder, error) from error
         except LostPartnerError:  # the last checkpoint is all that is whole
             if not clock.stop:
                 raise
-            self.view.say("A worker was lost meanwhile; the last checkpoint before is kept.")
+            self._say_what_is_kept("a worker was lost meanwhile")
         except WorkerError:
             self._save(whole=False)  # what has been learned stays
             raise
         except FailedEnvironmentError as error:
             self._save(whole=not clock.collecting)
             raise FailedEnvironmentError(error.problem, self._after_mending(error)) from error
+
+    def _close_parts(self) -> None:
+        """Release everything; an environment that does not let itself be closed is left."""
+        if self.profile is not None:
+            self.profile.stop()
+        self.log.pause()
+        self.evaluations.close()
+        try:
+            self.clock.breakable = True
+            self.experiment.source.close()
+        except (InterruptedRunError, KeyboardInterrupt):
+            self.view.say("The environments did not close in time and are left as they are.")
         finally:
-            if self.profile is not None:
-                self.profile.stop()
-            self.log.pause()
-            self.evaluations.close()
-            experiment.source.close()
-        seconds = self._seconds_before + perf_counter() - begin
-        self._finish(seconds)
-        return Result(self.folder, clock.env_steps, seconds, clock.stop, self.last, self.best.value)
+            self.clock.breakable = False
 
     def watch(self, profile: Profile) -> None:
         """Have everything timed that this process will do."""
@@ -256,7 +282,17 @@ class Run:
 
     def _note_evaluations(self, patient: bool = False) -> None:
         """Write down what evaluations have found since the last call; ``patient``, all of them."""
-        for candidate in self.evaluations.take(patient):
+        judged = iter(self.evaluations.take(patient))
+        while not self.clock.interrupted:
+            try:
+                self.clock.breakable = True
+                candidate = next(judged, None)
+            except InterruptedRunError:  # what is not judged yet waits in the checkpoint
+                break
+            finally:
+                self.clock.breakable = False
+            if candidate is None:
+                break
             self._note(candidate)
 
     def _note(self, judged: Candidate) -> None:
@@ -291,10 +327,14 @@ class Run:
             f"coach train {shlex.quote(str(self.folder))} --resume"
         )
 
-    def _save_last(self) -> None:
+    def _save_last(self, whole: bool = True) -> None:
         if self.clock.interrupted:
-            self.view.say(f"{self.clock.stop}: writing a checkpoint")
-        self._save()
+            given_up = "" if whole else "; the unfinished episodes are given up"
+            self.view.say(f"{self.clock.stop}: writing a checkpoint{given_up}")
+        self._save(whole)
+
+    def _say_what_is_kept(self, why: str) -> None:
+        self.view.say(f"{self.clock.stop}: {why}, so the last checkpoint before is kept.")
 
     def _save(self, whole: bool = True) -> None:
         """Write a checkpoint; not ``whole`` leaves out a fragment that was broken off."""
@@ -454,6 +494,10 @@ def resume(
     except BaseException:
         lock.release()
         raise
+
+
+def _lies_in(folder: Path, name: Any) -> bool:
+    return isinstance(name, str) and Path(name).absolute().is_relative_to(folder.absolute())
 
 
 def _without_episodes(state: dict[str, Any], skipped: int) -> dict[str, Any]:

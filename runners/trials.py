@@ -21,8 +21,9 @@ from coach.core.registry import load_plugin
 from coach.runners import folder as run_folder
 from coach.runners.changes import changes_between
 from coach.runners.checkpoint import checkpoints, has_policy, load_policy
-from coach.runners.clock import Clock, ended_by_signals
+from coach.runners.clock import Clock
 from coach.runners.experiment import build_experiment
+from coach.runners.interrupts import ended_by_signals
 from coach.runners.preset import dump
 from coach.runners.training import Run, carry_through, resume, start
 from coach.telemetry.console import Listener, RunProgress

@@ -23,6 +23,7 @@ import torch
 from coach.core.errors import CoachError, FailedEnvironmentError
 from coach.core.registry import load_plugin
 from coach.runners.channel import Channel, ChannelClosedError
+from coach.runners.interrupts import ENDING
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -34,7 +35,6 @@ Target: TypeAlias = Callable[..., None]
 FAILED = b"!"  # kind of the message that brings a traceback
 START_SECONDS = 300.0  # importing and making environments may take long on a loaded machine
 _STOP_SECONDS, _LAST_WORDS_SECONDS = 5.0, 1.0
-_OF_THE_RUN = (signal.SIGINT, signal.SIGTERM)  # end it with a checkpoint; workers ignore them
 
 
 def spread(num_envs: int, workers: int) -> list[range]:
@@ -119,6 +119,11 @@ class Worker:
             self._process.kill()
             self._process.join(_STOP_SECONDS)
 
+    def kill_soon(self) -> None:
+        """End a process without waiting for it; any thread may call this."""
+        if self.kind == "process" and self._process is not None:
+            self._process.kill()
+
     @property
     def alive(self) -> bool:
         """Whether it has been started and has not ended."""
@@ -139,8 +144,13 @@ def stop_all(workers: Iterable[Worker]) -> None:
     for worker in started:
         worker.channel.close()
     until = monotonic() + _STOP_SECONDS
-    for worker in started:
-        worker.join(max(until - monotonic(), 0.1))
+    try:
+        for worker in started:
+            worker.join(max(until - monotonic(), 0.1))
+    finally:  # a signal may break this off
+        for worker in started:
+            if worker.kind == "process" and worker.alive:
+                worker.kill()
 
 
 #: Every worker of this process. They ignore SIGTERM, with which multiprocessing would end them.
@@ -229,10 +239,10 @@ def _serve(target: Target, channel: Channel, args: tuple[Any, ...]) -> None:
 def _serve_process(
     plugins: list[str], target: Target, channel: Channel, args: tuple[Any, ...]
 ) -> None:
-    for number in _OF_THE_RUN:
-        signal.signal(number, signal.SIG_IGN)  # the run decides when it ends
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)  # the run decides when its workers end
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_RUN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     _die_with_parent()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -247,7 +257,7 @@ def _signals_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_RUN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -78,3 +82,76 @@ class RaisesAtReset(World):
 class RaisesInClose(World):
     def close(self) -> None:
         raise AttributeError("the viewer is gone")
+
+
+class Sleeps(World):
+    """Gets a signal, and then does not come back by itself.
+
+    Args:
+        at: see `World`; for ``where: step``.
+        where: step, reset, close or make.
+        signals: how many come, one after the other.
+        mark: written when it falls asleep.
+        woke: written if it wakes up by itself.
+        number: of the signal.
+    """
+
+    def __init__(
+        self,
+        at: int = 0,
+        where: str = "step",
+        signals: int = 1,
+        mark: str = "",
+        woke: str = "",
+        number: int = signal.SIGTERM,
+    ) -> None:
+        super().__init__(at)
+        self.where, self.signals, self.mark, self.woke = where, signals, mark, woke
+        self.number, self.begun = number, 0
+        if where == "make":
+            self.sleep()
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.begun += 1
+        if self.where == "reset" and self.begun == self.at:
+            self.sleep()
+        return super().reset(seed=seed)
+
+    def strike(self) -> None:
+        if self.where == "step":
+            self.sleep()
+
+    def close(self) -> None:
+        if self.where == "close" and self.taken:
+            self.sleep()
+
+    def sleep(self) -> None:
+        if self.mark:
+            Path(self.mark).touch()
+        for _ in range(self.signals):
+            os.kill(os.getpid(), self.number)
+        try:
+            time.sleep(90)
+        except Exception:
+            time.sleep(90)
+        if self.woke:
+            Path(self.woke).touch()
+
+
+class Signals(World):
+    """Sends its process a signal and goes on."""
+
+    def strike(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+class TakesSignals(World):
+    """Handles signals itself, as some simulators do, for nothing."""
+
+    def __init__(self, at: int = 0) -> None:
+        super().__init__(at)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def strike(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,149 @@
+"""A signal ends a run wherever it is, with a checkpoint, and no signal spoils one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coach.runners.checkpoint import checkpoints, load_latest
+from coach.runners.training import resume
+from rich.console import Console
+from test_endings import PATIENCE, wait_for
+from test_environment_failures import WORLDS, begin, settings_for
+
+#: Where the environment sleeps, how often it is signalled, and the steps of the checkpoint.
+PLACES: dict[str, tuple[dict[str, Any], int]] = {
+    "step": ({"where": "step", "at": 40}, 39),
+    "reset": ({"where": "reset", "at": 4}, 20),
+    "close": ({"where": "close"}, 90),
+}
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize("place", PLACES)
+def test_an_environment_that_does_not_return_is_left(
+    place: str, signals: int, tmp_path: Path
+) -> None:
+    world, steps = PLACES[place]
+    woke = tmp_path / "woke"
+    run, console = begin(
+        tmp_path, settings_for("Sleeps", {**world, "signals": signals, "woke": str(woke)}, envs=1)
+    )
+    result = run.train()
+    assert result.stopped == "interrupted by SIGTERM"
+    assert not woke.exists()
+    manifest, _ = load_latest(run.folder, None, print)
+    assert manifest["env_steps"] == steps
+    if place == "close":
+        assert "did not close in time" in console.export_text()
+    else:
+        settings = settings_for("World", envs=1)
+        again = resume(run.folder, settings, Console(quiet=True), [], quiet=True)
+        assert again.train().env_steps == 90
+
+
+def test_an_evaluation_that_does_not_return_is_made_up_for(tmp_path: Path) -> None:
+    settings = settings_for("Sleeps", envs=1)
+    settings["environment"]["evaluation_kwargs"] = {"at": 3, "signals": 2}
+    settings["evaluation"] = {"every": 30, "episodes": 2, "background": False}
+    run, _ = begin(tmp_path, settings)
+    assert run.train().stopped == "interrupted by SIGTERM"
+    assert run.clock.env_steps == 30
+    assert not (run.folder / "evaluations.csv").exists()
+    settings["environment"]["evaluation_kwargs"] = {}
+    again = resume(run.folder, settings, Console(quiet=True), [], quiet=True)
+    again.train()
+    rows = (run.folder / "evaluations.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["env_steps", "30", "60", "90"]
+
+
+def test_updates_that_are_owed_in_great_number_are_broken_off(tmp_path: Path) -> None:
+    settings = settings_for("Signals", {"at": 31}, envs=1)
+    settings["memory"]["updates_per_step"] = 10_000_000
+    settings["memory"]["warmup"] = 30
+    run, _ = begin(tmp_path, settings)
+    assert run.train().stopped == "interrupted by SIGINT"
+    assert checkpoints(run.folder)[-1].name == f"step-{31:012d}"
+    assert 0 < run.experiment.learner.version < 10_000_000
+
+
+def test_no_signal_spoils_a_checkpoint(tmp_path: Path) -> None:
+    run, _ = begin(tmp_path, settings_for("Signals", {"at": 33}, envs=1))
+    save, stages = run.checkpointer.save, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        for stage in ("before", "after"):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            if stage == "before":
+                save(*args, **kwargs)
+            stages.append(stage)
+
+    run.checkpointer.save = interrupted  # type: ignore[method-assign]
+    assert run.train().stopped == "interrupted by SIGINT"
+    assert stages == ["before", "after"]
+    assert load_latest(run.folder, None, print)[0]["env_steps"] == 33
+
+
+def test_a_signal_costs_no_bit(tmp_path: Path) -> None:
+    """What is under way comes to its end, if that does not take long."""
+    whole, _ = begin(tmp_path / "whole", settings_for("World", {"at": 33}, envs=1))
+    whole.train()
+    broken, _ = begin(tmp_path / "broken", settings_for("Signals", {"at": 33}, envs=1))
+    assert broken.train().env_steps == 33
+    settings = settings_for("World", {"at": 33}, envs=1)
+    again = resume(broken.folder, settings, Console(quiet=True), [], quiet=True)
+    again.train()
+    one = whole.experiment.agent.state_dict()
+    two = again.experiment.agent.state_dict()
+    assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_environments_do_not_take_the_signals_of_a_run(tmp_path: Path) -> None:
+    settings = settings_for("TakesSignals", envs=1)
+    settings["environment"]["evaluation_kwargs"] = {"at": 3}
+    settings["evaluation"] = {"every": 30, "episodes": 2, "background": False}
+    run, _ = begin(tmp_path, settings)
+    assert run.train().stopped == "interrupted by SIGTERM"
+    assert checkpoints(run.folder)
+
+
+def command(tmp_path: Path, world: str, kwargs: str, *more: str) -> list[str]:
+    preset = tmp_path / "small.yaml"
+    preset.write_text(
+        f"environment: {{id: '{WORLDS}:{world}', kwargs: {kwargs}}}\n"
+        "agent: {type: dqn, network: {embedder: {type: mlp, hidden: [8]}, heads: {q: q}}}\n"
+        "memory: {type: replay, capacity: 500, warmup: 20}\n"
+        "run: {steps: 10_000_000, envs: 2, log_every: 100}\n"
+        "evaluation: {every: 0}\n"
+    )
+    call = [sys.executable, "-m", "coach_cli", "train", str(preset)]
+    return [*call, "--run-dir", str(tmp_path / "runs"), *more]
+
+
+def as_a_terminal_starts_it() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no hang-ups here")
+def test_a_signal_while_environments_are_made_ends_the_start(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    kwargs = f"{{where: make, signals: 0, mark: '{mark}'}}"
+    process = subprocess.Popen(
+        command(tmp_path, "Sleeps", kwargs),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=as_a_terminal_starts_it,
+    )
+    wait_for(mark.exists, "an environment to be made")
+    process.send_signal(signal.SIGHUP)
+    told = process.communicate(timeout=PATIENCE)[0].decode()
+    assert process.returncode == 128 + signal.SIGHUP, told
+    assert "Interrupted by SIGHUP" in told
+    assert "Traceback" not in told
