@@ -15,7 +15,7 @@ class CoachError(Exception):
         remedy: what to do about it.
     """
 
-    #: Exit status of the command line, see docs/environments.md.
+    #: Exit status of the command line; docs/environments.md lists them.
     exit_status: ClassVar[int] = 1
 
     def __init__(self, problem: str, remedy: str = "") -> None:

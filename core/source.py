@@ -18,11 +18,13 @@ class Episode:
         env_id: environment it was played in.
         value: sum of its undiscounted rewards.
         length: number of its steps.
+        cut: whether an evaluation ended it, since it had come to its limit of steps.
     """
 
     env_id: int
     value: float
     length: int
+    cut: bool = False
 
 
 @dataclass

@@ -35,6 +35,9 @@ EXTRAS = {
     "pygame": "video",
 }
 
+#: Agent steps of the longest Atari game: 108,000 frames, four to a step.
+MOST_STEPS_OF_AN_EVALUATION = 27_000
+
 
 class EnvironmentSettings:
     """The ``environment:`` section of a preset.
@@ -82,6 +85,14 @@ class EnvironmentSettings:
         judged.kwargs = self.kwargs | self.evaluation_kwargs
         return judged
 
+    def most_steps(self, stated: int | None) -> int:
+        """Steps of an evaluation's episode at most: as ``stated``, or a limit that spoils none."""
+        if stated is not None:
+            return stated
+        spec = gym.registry.get(self.id)
+        own = self.max_episode_steps or (spec and spec.max_episode_steps) or 0
+        return max(own, MOST_STEPS_OF_AN_EVALUATION)
+
     def make(self, **extra: Any) -> gym.Env[Any, Any]:
         """A new environment; ``extra`` goes to its constructor (``render_mode``).
 
@@ -117,6 +128,7 @@ class EnvironmentSettings:
         first_env: int = 0,
         threads: int = 1,
         arrays: EnvArrays | None = None,
+        max_steps: int | None = None,
     ) -> VectorEnv:
         """Many environments in this process, stepped as ``backend`` says.
 
@@ -126,12 +138,13 @@ class EnvironmentSettings:
             first_env: global id of the first.
             threads: that step them, if the backend is native; they change nothing but the speed.
             arrays: where outcomes are written; left out, arrays of their own.
+            max_steps: of an episode, which is then cut; native environments play on.
 
         Raises:
             SettingError: see `make`; or the backend does not serve this environment.
         """
         if self.backend == "python":
-            return SerialEnvs(self.factory(), num_envs, seed, first_env, arrays)
+            return SerialEnvs(self.factory(), num_envs, seed, first_env, arrays, max_steps)
         return NativeEnvs(self._lanes(num_envs, threads, {}), seed, first_env, arrays)
 
     def _lanes(self, num_envs: int, threads: int, extra: dict[str, Any]) -> Lanes:

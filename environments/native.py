@@ -83,6 +83,10 @@ class NativeEnvs(VectorEnv):
         self._episode = list(state["episode"])
         return self.reset()
 
+    def unfinished(self, i: int) -> Episode:
+        """The episode that environment ``i`` is in, as far as it has come."""
+        return Episode(self.first_env + i, float(self._value[i]), int(self._length[i]), cut=True)
+
     def close(self) -> None:
         """Close the environments."""
         self.lanes.close()

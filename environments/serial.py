@@ -28,6 +28,7 @@ class SerialEnvs(VectorEnv):
         seed: of the run; episodes derive theirs from it.
         first_env: global id of the first environment.
         arrays: where to write; left out, arrays of its own.
+        max_steps: of an episode, which is then cut as by a time limit.
     """
 
     def __init__(
@@ -37,8 +38,16 @@ class SerialEnvs(VectorEnv):
         seed: int,
         first_env: int = 0,
         arrays: EnvArrays | None = None,
+        max_steps: int | None = None,
     ) -> None:
-        self.envs = [factory() for _ in range(num_envs)]
+        self.envs: list[gym.Env[Any, Any]] = []
+        try:
+            for _ in range(num_envs):
+                self.envs.append(factory())
+        except BaseException:
+            self.close()  # others may need what they hold
+            raise
+        self.max_steps = max_steps
         self.num_envs, self.first_env = num_envs, first_env
         self.spec = Spec(self.envs[0].observation_space, self.envs[0].action_space)
         self.arrays = arrays or EnvArrays.allocate(self.spec, num_envs)
@@ -63,7 +72,10 @@ class SerialEnvs(VectorEnv):
         Raises:
             FailedEnvironmentError: one of them raised something.
         """
-        arrays, value, assign, ended = self.arrays, self._value, self._assign, []
+        arrays, value, assign = self.arrays, self._value, self._assign
+        ended: list[int] = []
+        cut: list[int] = []
+        max_steps = self.max_steps
         self._history.record(action)  # before an environment can write into it
         for i, (env, move) in enumerate(zip(self.envs, self._translate(action))):
             try:
@@ -76,12 +88,16 @@ class SerialEnvs(VectorEnv):
             value[i] += float(reward)
             if terminated or truncated:
                 ended.append(i)
+            elif max_steps is not None and self._history.length(i) >= max_steps:
+                arrays.truncated[i] = True
+                ended.append(i)
+                cut.append(i)
         assign(arrays.obs, ..., arrays.next_obs)
         episodes = []
         for i in ended:
             arrays.value[i] = value[i]
             length = self._history.length(i)
-            episodes.append(Episode(self.first_env + i, value[i], length))
+            episodes.append(Episode(self.first_env + i, value[i], length, i in cut))
             self._begin(i)
         return arrays.step(episodes)
 

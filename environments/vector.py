@@ -65,6 +65,10 @@ class VectorEnv(Protocol):
     def episode(self) -> list[int]:
         """Number of every environment's episode, from 0."""
 
+    def unfinished(self, i: int) -> Episode | None:
+        """The episode that environment ``i`` is in, where episodes cannot be cut."""
+        return None
+
     def standing(self) -> Standing | None:
         """How the workers did since the last call, where others step the environments."""
         return None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from coach.core.agent import Agent
 from coach.core.device import is_accelerator, place
+from coach.core.errors import FailedEnvironmentError, SettingError
 from coach.core.recorder import recorders_in
 from coach.core.schema import build_part
 from coach.core.source import Episode
@@ -21,8 +23,6 @@ from coach.runners.seeds import derived_seed
 from numpy.typing import NDArray
 from torch import Tensor
 
-MOST_ENVS = 16  # more make no call of the policy cheaper
-
 
 def evaluate(
     agent: Agent,
@@ -31,6 +31,8 @@ def evaluate(
     seed: int,
     device: torch.device | str = "cpu",
     beat: NDArray[np.int64] | None = None,
+    max_steps: int | None = None,
+    most_envs: int = 16,
 ) -> list[Episode]:
     """Play ``episodes`` episodes without exploring.
 
@@ -44,20 +46,39 @@ def evaluate(
         seed: of these episodes.
         device: where the agent acts.
         beat: counts the steps, for somebody who watches for signs of life.
+        max_steps: of an episode, which environments that can be cut are cut at; where others have
+            not ended by then, fewer episodes are played, and what they came to counts.
+        most_envs: environments that play side by side; more than 16 make no call cheaper.
 
     Returns:
         The episodes, sorted by environment.
+
+    Raises:
+        FailedEnvironmentError: the environments cannot be made, or fail.
     """
-    num_envs = min(episodes, MOST_ENVS)
+    num_envs = min(episodes, most_envs)
     quota = [episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)]
-    actor = Actor(agent, make_envs(num_envs, seed), 1, seed, device)
+    try:
+        envs = make_envs(num_envs, seed)
+    except SettingError as error:  # as it could be made before, others are in its way
+        raise FailedEnvironmentError(
+            f"{num_envs} environments for an evaluation cannot be made beside others: {error.text}",
+            "Where only one can exist at a time, train with evaluation.every=0 and evaluation.envs"
+            "=1, and play the policy afterwards with `coach evaluate`.",
+        ) from error
+    actor = Actor(agent, envs, 1, seed, device)
     actor.ctx.explore, actor.beat = False, beat
     training = agent.training
     agent.eval()
     played: list[list[Episode]] = [[] for _ in range(num_envs)]
     try:
+        steps, limit = 0, None if max_steps is None else max_steps * max(quota)
         while any(len(done) < due for done, due in zip(played, quota)):
+            if steps == limit:
+                played = _with_unfinished(played, quota, envs)
+                break
             actor.collect()
+            steps += 1
             for episode in actor.report().episodes:
                 if len(played[episode.env_id]) < quota[episode.env_id]:
                     played[episode.env_id].append(episode)
@@ -65,6 +86,28 @@ def evaluate(
         agent.train(training)
         actor.close()
     return [episode for done in played for episode in done]
+
+
+def _with_unfinished(
+    played: list[list[Episode]], quota: list[int], envs: VectorEnv
+) -> list[list[Episode]]:
+    """Where episodes are missing, the one that is going on counts as it is."""
+    last = [envs.unfinished(i) for i in range(envs.num_envs)]
+    return [
+        [*done, episode] if episode is not None and len(done) < due else done
+        for done, due, episode in zip(played, quota, last)
+    ]
+
+
+def on_cut(episodes: Sequence[Episode], max_steps: int) -> str:
+    """What to say about episodes that were cut; empty if none was."""
+    cut = sum(episode.cut for episode in episodes)
+    if not cut:
+        return ""
+    return (
+        f"{cut} of {len(episodes)} evaluation episodes did not end within {max_steps:,} steps "
+        "(evaluation.max_steps) and were cut; their returns so far count."
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +121,8 @@ class Exam:
         episodes: how many are played each time.
         seed: of the run.
         record: act from recordings.
+        max_steps: see `evaluate`.
+        most_envs: see `evaluate`.
     """
 
     environment: EnvironmentSettings
@@ -86,6 +131,8 @@ class Exam:
     episodes: int
     seed: int
     record: bool
+    max_steps: int
+    most_envs: int
 
 
 class Judge:
@@ -122,5 +169,13 @@ class Judge:
         self.agent.load_state_dict(weights)
         exam = self.exam
         seed = derived_seed(exam.seed, f"evaluation {env_steps}")
-        make_envs = exam.environment.vector
-        return evaluate(self.agent, make_envs, exam.episodes, seed, self.device, self.beat)
+        return evaluate(
+            self.agent,
+            partial(exam.environment.vector, max_steps=exam.max_steps),
+            exam.episodes,
+            seed,
+            self.device,
+            self.beat,
+            exam.max_steps,
+            exam.most_envs,
+        )

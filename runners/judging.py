@@ -272,8 +272,10 @@ class JudgeProcess:
         if message.kind == _FOUND:
             assert self._judging is not None
             self._proven = True
-            played = np.frombuffer(message.data).reshape(-1, 3).tolist()
-            self._judging.episodes = [Episode(int(i), v, int(n)) for i, v, n in played]
+            played = np.frombuffer(message.data).reshape(-1, 4).tolist()
+            self._judging.episodes = [
+                Episode(int(i), v, int(n), bool(cut)) for i, v, n, cut in played
+            ]
             self._judging = None
 
     def _find_hung(self) -> None:
@@ -307,7 +309,7 @@ def judge_for_run(channel: Channel, work: JudgeWork) -> None:
         message = channel.receive()
         torch.set_num_threads(message.value)
         found = judge.judge(weights.read(), message.step)
-        played = np.array([[one.env_id, one.value, one.length] for one in found])
+        played = np.array([[one.env_id, one.value, one.length, one.cut] for one in found])
         channel.send(_FOUND, data=played.astype(np.float64).tobytes())
 
 

@@ -19,10 +19,10 @@ from coach.environments.making import EnvironmentSettings
 from coach.environments.serial import SerialEnvs
 from coach.environments.vector import VectorEnv
 from coach.runners.checkpoint import find_latest, has_policy, load_policy
-from coach.runners.evaluation import evaluate
+from coach.runners.evaluation import evaluate, on_cut
 from coach.runners.experiment import choose_device, spec_of
 from coach.runners.seeds import derived_seed
-from coach.runners.settings import RunSettings
+from coach.runners.settings import EvaluationSettings, RunSettings
 from coach.runners.trust import command
 from coach.runners.video import FirstEpisodeVideo, check_video
 
@@ -41,7 +41,7 @@ def evaluate_run(
         folder: the run's folder.
         settings: its preset.
         episodes: how many to play.
-        warn: told of damaged checkpoints.
+        warn: told of damaged checkpoints and of episodes that were cut.
         last: play the newest checkpoint rather than the best evaluated policy.
         video: record the first episode into the run's folder.
 
@@ -70,12 +70,28 @@ def evaluate_run(
             f"The policy in {folder} does not fit its settings: {str(error).splitlines()[0]}",
             "Was a plugin changed after the run?",
         ) from error
-    make_envs: Callable[[int, int], VectorEnv] = environment.judging().vector
+    judged = environment.judging()
+    evaluation: EvaluationSettings = build(
+        EvaluationSettings, settings.get("evaluation"), "evaluation"
+    ).value
+    max_steps = judged.most_steps(evaluation.max_steps)
+    make_envs: Callable[[int, int], VectorEnv] = partial(judged.vector, max_steps=max_steps)
     if video:
-        check_video(environment.judging())
+        check_video(judged)
         path = folder / "videos" / f"step-{facts['env_steps']}.mp4"
-        make_envs = partial(SerialEnvs, _recording(environment.judging(), path))
-    return evaluate(agent, make_envs, episodes, derived_seed(run.seed, "evaluate"), device), facts
+        make_envs = partial(SerialEnvs, _recording(judged, path), max_steps=max_steps)
+    played = evaluate(
+        agent,
+        make_envs,
+        episodes,
+        derived_seed(run.seed, "evaluate"),
+        device,
+        max_steps=max_steps,
+        most_envs=evaluation.envs,
+    )
+    if cut := on_cut(played, max_steps):
+        warn(cut)
+    return played, facts
 
 
 def _weights(

@@ -98,6 +98,9 @@ class EvaluationSettings:
         background: judge in a process of its own while training goes on; auto does so in runs of
             50,000 steps or more that are not to stop at their target, where a CPU is free for it.
             What is learned and what is found are the same either way.
+        max_steps: steps after which an episode is cut and counts with its return so far; left out,
+            27,000 (the longest Atari game), or the environment's own limit where that is longer.
+        envs: environments that play side by side; 1 for those that cannot exist twice.
     """
 
     def __init__(
@@ -106,9 +109,11 @@ class EvaluationSettings:
         episodes: Count = 10,
         stop_at_target: bool = False,
         background: bool | Literal["auto"] = "auto",
+        max_steps: Count | None = None,
+        envs: Count = 16,
     ) -> None:
         self.every, self.episodes, self.stop_at_target = every, episodes, stop_at_target
-        self.background = background
+        self.background, self.max_steps, self.envs = background, max_steps, envs
 
 
 class TargetSettings:

@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
@@ -25,7 +26,7 @@ from coach.runners import folder as run_folder
 from coach.runners.averaging import LostPartnerError
 from coach.runners.best import BestPolicy
 from coach.runners.checkpoint import Checkpointer, Found, checkpoints
-from coach.runners.evaluation import Exam, evaluate
+from coach.runners.evaluation import Exam, evaluate, on_cut
 from coach.runners.experiment import Experiment, build_experiment
 from coach.runners.interrupts import ended_by_signals
 from coach.runners.judging import Candidate, Evaluations
@@ -102,20 +103,24 @@ class Run:
         self.best = BestPolicy(folder / "best")
         self.last: float | None = None
         self._seconds_before = seconds_so_far(folder, warn) if found else 0.0
+        judged, evaluation = experiment.environment.judging(), experiment.evaluation
+        self.max_steps = judged.most_steps(evaluation.max_steps)  # of an evaluation's episode
         exam = Exam(
-            experiment.environment.judging(),
+            judged,
             experiment.agent.spec,
             experiment.plain["agent"],
-            experiment.evaluation.episodes,
+            evaluation.episodes,
             run.seed,
             run.record,
+            self.max_steps,
+            evaluation.envs,
         )
         self.evaluations = Evaluations(
             exam,
             experiment.agent,
             experiment.learner.device,
             experiment.learner.threads,
-            experiment.evaluation,
+            evaluation,
             run,
             plugins or [],
             warn,
@@ -299,6 +304,7 @@ class Run:
         episodes = judged.episodes or []
         self.last = fmean(episode.value for episode in episodes)
         self.log.evaluation(judged.env_steps, episodes)
+        self._say_if_cut(episodes)
         facts = {"env_steps": judged.env_steps, "episodes": len(episodes)}
         self.best.offer(self.last, judged.weights, facts)
         target = self.experiment.target
@@ -313,13 +319,21 @@ class Run:
             purpose: names their random streams.
         """
         experiment = self.experiment
-        return evaluate(
+        played = evaluate(
             experiment.agent,
-            experiment.environment.judging().vector,
+            partial(experiment.environment.judging().vector, max_steps=self.max_steps),
             episodes,
             derived_seed(experiment.run.seed, purpose),
             experiment.learner.device,
+            max_steps=self.max_steps,
+            most_envs=experiment.evaluation.envs,
         )
+        self._say_if_cut(played)
+        return played
+
+    def _say_if_cut(self, episodes: list[Episode]) -> None:
+        if cut := on_cut(episodes, self.max_steps):
+            self.view.say(cut)
 
     def _after_mending(self, error: CoachError) -> str:
         return (
@@ -384,7 +398,8 @@ class Run:
         experiment.source.load_state_dict(source_state, experiment.run.restore_environments)
         experiment.source.publish(experiment.agent.policy, experiment.learner.version)
         self.log.load_state_dict(under("log/", state), self.warn)
-        self.evaluations.load_state_dict(under("evaluations/", state))
+        if experiment.evaluation.every:  # no more evaluations, not even those that wait
+            self.evaluations.load_state_dict(under("evaluations/", state))
 
     def _finish(self, seconds: float) -> None:
         results = {"env_steps": self.clock.env_steps, "seconds": seconds}

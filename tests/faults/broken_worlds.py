@@ -22,6 +22,7 @@ class World(gym.Env[Any, Any]):
     """
 
     length = 7
+    sound = False  # nothing is done any more
 
     def __init__(self, at: int = 0) -> None:
         self.observation_space = spaces.Box(-2, 2, (4,), np.float32)
@@ -36,7 +37,7 @@ class World(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.taken += 1
         self.t += 1
-        if self.taken == self.at:
+        if self.taken == self.at and not World.sound:
             self.strike()
         return self._observe(), 0.5, self.t >= self.length, False, {}
 
@@ -113,7 +114,7 @@ class Sleeps(World):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         self.begun += 1
-        if self.where == "reset" and self.begun == self.at:
+        if self.where == "reset" and self.begun == self.at and not World.sound:
             self.sleep()
         return super().reset(seed=seed)
 
@@ -155,3 +156,24 @@ class TakesSignals(World):
 
     def strike(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Endless(World):
+    """Episodes never end."""
+
+    length = 10**9
+
+
+class OnlyOne(World):
+    """Cannot exist twice in a process, like a simulator on a port of its own."""
+
+    alive = 0
+
+    def __init__(self, at: int = 0) -> None:
+        if OnlyOne.alive:
+            raise RuntimeError("port 5123 is taken")
+        OnlyOne.alive += 1
+        super().__init__(at)
+
+    def close(self) -> None:
+        OnlyOne.alive -= 1

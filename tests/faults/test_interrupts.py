@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coach.runners.checkpoint import checkpoints, load_latest
+from coach.runners.checkpoint import checkpoints, find_latest
 from coach.runners.training import resume
 from rich.console import Console
 from test_endings import PATIENCE, wait_for
-from test_environment_failures import WORLDS, begin, settings_for
+from test_environment_failures import WORLDS, begin, mend, settings_for
 
 #: Where the environment sleeps, how often it is signalled, and the steps of the checkpoint.
 PLACES: dict[str, tuple[dict[str, Any], int]] = {
@@ -27,27 +27,28 @@ PLACES: dict[str, tuple[dict[str, Any], int]] = {
 @pytest.mark.parametrize("signals", [1, 2])
 @pytest.mark.parametrize("place", PLACES)
 def test_an_environment_that_does_not_return_is_left(
-    place: str, signals: int, tmp_path: Path
+    place: str, signals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, steps = PLACES[place]
     woke = tmp_path / "woke"
-    run, console = begin(
-        tmp_path, settings_for("Sleeps", {**world, "signals": signals, "woke": str(woke)}, envs=1)
-    )
+    settings = settings_for("Sleeps", {**world, "signals": signals, "woke": str(woke)}, envs=1)
+    run, console = begin(tmp_path, settings)
     result = run.train()
     assert result.stopped == "interrupted by SIGTERM"
     assert not woke.exists()
-    manifest, _ = load_latest(run.folder, None, print)
+    manifest = find_latest(run.folder, print).manifest
     assert manifest["env_steps"] == steps
     if place == "close":
         assert "did not close in time" in console.export_text()
     else:
-        settings = settings_for("World", envs=1)
+        mend(monkeypatch)
         again = resume(run.folder, settings, Console(quiet=True), [], quiet=True)
         assert again.train().env_steps == 90
 
 
-def test_an_evaluation_that_does_not_return_is_made_up_for(tmp_path: Path) -> None:
+def test_an_evaluation_that_does_not_return_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = settings_for("Sleeps", envs=1)
     settings["environment"]["evaluation_kwargs"] = {"at": 3, "signals": 2}
     settings["evaluation"] = {"every": 30, "episodes": 2, "background": False}
@@ -55,7 +56,7 @@ def test_an_evaluation_that_does_not_return_is_made_up_for(tmp_path: Path) -> No
     assert run.train().stopped == "interrupted by SIGTERM"
     assert run.clock.env_steps == 30
     assert not (run.folder / "evaluations.csv").exists()
-    settings["environment"]["evaluation_kwargs"] = {}
+    mend(monkeypatch)
     again = resume(run.folder, settings, Console(quiet=True), [], quiet=True)
     again.train()
     rows = (run.folder / "evaluations.csv").read_text().splitlines()
@@ -87,16 +88,17 @@ def test_no_signal_spoils_a_checkpoint(tmp_path: Path) -> None:
     run.checkpointer.save = interrupted  # type: ignore[method-assign]
     assert run.train().stopped == "interrupted by SIGINT"
     assert stages == ["before", "after"]
-    assert load_latest(run.folder, None, print)[0]["env_steps"] == 33
+    assert find_latest(run.folder, print).manifest["env_steps"] == 33
 
 
-def test_a_signal_costs_no_bit(tmp_path: Path) -> None:
+def test_a_signal_costs_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is under way comes to its end, if that does not take long."""
-    whole, _ = begin(tmp_path / "whole", settings_for("World", {"at": 33}, envs=1))
-    whole.train()
-    broken, _ = begin(tmp_path / "broken", settings_for("Signals", {"at": 33}, envs=1))
+    settings = settings_for("Signals", {"at": 33}, envs=1)
+    broken, _ = begin(tmp_path / "broken", settings)
     assert broken.train().env_steps == 33
-    settings = settings_for("World", {"at": 33}, envs=1)
+    mend(monkeypatch)
+    whole, _ = begin(tmp_path / "whole", settings)
+    whole.train()
     again = resume(broken.folder, settings, Console(quiet=True), [], quiet=True)
     again.train()
     one = whole.experiment.agent.state_dict()
