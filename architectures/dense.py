@@ -3,23 +3,31 @@
 For small networks most of an update is not arithmetic but the bookkeeping around each of its many
 operations. A stack of linear layers with ReLU or tanh between them has a gradient of a few
 products, so it is written out here once, and checked against autograd by the tests.
+
+The layers run one after the other, as modules, where they have hooks, parametrisations or a class
+of their own. torch's operators run them while torch traces, compiles or transforms what it runs
+(`coach.core.eager`), and while a gradient is itself differentiated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from coach.architectures import onednn
 from coach.architectures.activations import Activation, Initializer, activation_layer, initialized
+from coach.architectures.ensemble import EnsembleLinear
 from coach.architectures.linear import Linear, affine, product
 from coach.architectures.noisy import NoisyLinear
 from coach.core import blas
+from coach.core.eager import may_leave_torch, runs_eagerly
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
-_BY_HAND = ("relu", "tanh")
+_BY_HAND: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
+_LINEARS = (Linear, nn.Linear, EnsembleLinear)
 #: Numbers of a weight from which on, and rows up to which, NumPy's products are up to a third
 #: faster if what the layers give lies in memory column by column, as the weights ask for. For more
 #: rows the gradient loses what is gained.
@@ -53,20 +61,17 @@ class Dense(nn.Module):
             NoisyLinear(a, b) if noisy else initialized(Linear(a, b), init)
             for a, b in zip(widths, hidden)
         )
-        self.noisy = noisy
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in hidden if layer_norm)
-        self.name, self.activation = activation, activation_layer(activation)
+        self.activation = activation_layer(activation)
         self.width = widths[-1]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        parameters: list[Any] = [p for li in self.linears for p in (li.weight, li.bias)]
-        if not parameters:
-            return inputs
-        if self.norms or self.noisy or self.name not in _BY_HAND or inputs.dim() != 2:
-            return self._plain(inputs)
-        return _stack(inputs, self.name, parameters)
+        if self.norms or inputs.dim() != 2:
+            return self._one_by_one(inputs)
+        stack = as_stack([*self.linears, self.activation])
+        return self._one_by_one(inputs) if stack is None else _stack(inputs, *stack)
 
-    def _plain(self, outputs: Tensor) -> Tensor:
+    def _one_by_one(self, outputs: Tensor) -> Tensor:
         for number, linear in enumerate(self.linears):
             outputs = linear(outputs)
             if self.norms:
@@ -75,9 +80,32 @@ class Dense(nn.Module):
         return outputs
 
 
-def by_hand(activation: str) -> bool:
-    """Whether the gradient of stacks with this activation is written out here."""
-    return activation in _BY_HAND
+def as_stack(layers: Iterable[nn.Module]) -> tuple[str, list[Tensor]] | None:
+    """Linear layers and their activations as one function: its activation and its parameters.
+
+    None if they must run one after the other: layers of another kind, different activations, hooks,
+    or somebody who traces or compiles them.
+
+    Args:
+        layers: all of them; an activation may come once or behind each linear layer.
+    """
+    if not runs_eagerly() or _has_any_global_hook():  # type: ignore[no-untyped-call]
+        return None
+    parameters: list[Tensor] = []
+    activations = set()
+    for layer in layers:
+        if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
+            return None
+        if layer._backward_hooks or layer._backward_pre_hooks:
+            return None
+        if type(layer) in _LINEARS:
+            parameters += [layer.weight, layer.bias]  # type: ignore[list-item]
+        else:
+            activations.add(_BY_HAND.get(type(layer)))
+    if len(activations) != 1 or not parameters or any(p is None for p in parameters):
+        return None
+    (activation,) = activations
+    return None if activation is None else (activation, parameters)
 
 
 def ensemble_of_stacks(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
@@ -85,13 +113,15 @@ def ensemble_of_stacks(inputs: Tensor, activation: str, parameters: Sequence[Ten
 
     Args:
         inputs: of all networks.
-        activation: behind each layer; see `by_hand`.
+        activation: behind each layer, "relu" or "tanh".
         parameters: weight ``[E, in, out]`` and bias ``[E, 1, out]`` of each layer.
     """
     return _stack(inputs, activation, parameters)
 
 
 def _stack(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
+    if not may_leave_torch(inputs, *parameters):
+        return _by_torch(inputs, activation, parameters)[-1]
     if torch.is_grad_enabled():
         outputs: Tensor = _Stack.apply(inputs, activation, *parameters)  # type: ignore[no-untyped-call]
         return outputs
@@ -105,6 +135,19 @@ def _run(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[
     turned = inputs.dim() == 2 and 1 < len(inputs) <= _FEW and widest >= _WIDE
     for weight, bias in zip(parameters[::2], parameters[1::2]):
         outputs.append(_layer(outputs[-1], weight, bias, activation, turned))
+    return outputs
+
+
+def _by_torch(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The same by operators that autograd and everybody else knows."""
+    outputs = [inputs]
+    for weight, bias in zip(parameters[::2], parameters[1::2]):
+        before = outputs[-1]
+        if before.dim() == 2:
+            after = functional.linear(before, weight, bias)
+        else:
+            after = torch.baddbmm(bias, before, weight)
+        outputs.append(torch.relu(after) if activation == "relu" else torch.tanh(after))
     return outputs
 
 
@@ -129,15 +172,16 @@ class _Stack(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, activation: str, *parameters: Tensor) -> Tensor:
         outputs = _run(inputs, activation, parameters)
         ctx.activation = activation
-        ctx.save_for_backward(*outputs, *parameters[::2])
+        ctx.save_for_backward(*outputs, *parameters)
         return outputs[-1]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        depth = len(saved) // 2
-        outputs, weights = saved[: depth + 1], saved[depth + 1 :]
+        depth = len(saved) // 3
+        outputs, parameters = saved[: depth + 1], saved[depth + 1 :]
+        if torch.is_grad_enabled():  # to be differentiated again: how outputs came to be matters
+            outputs = _by_torch(outputs[0], ctx.activation, parameters)
         single = gradient.dim() == 2
         gradients: list[Tensor | None] = []
         for layer in range(depth - 1, -1, -1):
@@ -152,7 +196,7 @@ class _Stack(torch.autograd.Function):
                 summed = gradient.sum(1, keepdim=True)
                 gradients += [summed, product(before.transpose(1, 2), gradient)]
             if layer or ctx.needs_input_grad[0]:
-                weight = weights[layer]
+                weight = parameters[2 * layer]
                 other = weight if single else weight.transpose(1, 2)
                 gradient = product(gradient, other, like=before)
         return (gradient if ctx.needs_input_grad[0] else None, None, *reversed(gradients))

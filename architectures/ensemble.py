@@ -9,8 +9,8 @@ import torch
 from coach.architectures import onednn
 from coach.architectures.linear import product
 from coach.core import blas
+from coach.core.eager import may_leave_torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class EnsembleLinear(nn.Module):
@@ -23,7 +23,10 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(size, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if not (blas.serves(inputs) or (onednn.FASTER and inputs.is_cpu)):
+        if not (
+            may_leave_torch(inputs, self.weight, self.bias)
+            and (blas.serves(inputs) or (onednn.FASTER and inputs.is_cpu))
+        ):
             return torch.baddbmm(self.bias, inputs, self.weight)
         if torch.is_grad_enabled():
             outputs: Tensor = _Affine.apply(inputs, self.weight, self.bias)  # type: ignore[no-untyped-call]
@@ -40,7 +43,6 @@ class _Affine(torch.autograd.Function):
         return product(inputs, weight).add_(bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         of_inputs = product(gradient, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None

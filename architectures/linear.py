@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from coach.architectures import onednn
 from coach.core import blas
+from coach.core.eager import may_leave_torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 #: Numbers of rows, and of inputs from which on, the other order is faster.
@@ -37,7 +37,12 @@ class Linear(nn.Linear):
 
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``inputs @ weight.T + bias`` for ``[..., in]``, ``[out, in]`` and ``[out]``."""
-    if inputs.dim() != 2 or bias is None or not inputs.is_cpu:
+    if (
+        inputs.dim() != 2
+        or bias is None
+        or not inputs.is_cpu
+        or not may_leave_torch(inputs, weight, bias)
+    ):
         return functional.linear(inputs, weight, bias)
     rows, learning = len(inputs), torch.is_grad_enabled()
     if rows == 1 and not learning:
@@ -52,16 +57,22 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def product(left: Tensor, right: Tensor, like: Tensor | None = None) -> Tensor:
-    """``left @ right`` for ``[B, in]`` and ``[in, out]``, or for ``E`` pairs; without autograd.
+    """``left @ right`` for ``[B, in]`` and ``[in, out]``, or for ``E`` pairs.
+
+    torch makes it where autograd has to differentiate it.
 
     Args:
         left: what is multiplied.
         right: by this.
         like: a tensor of the result's shape that it will be combined with.
     """
+    if torch.is_grad_enabled() and (left.requires_grad or right.requires_grad):
+        return left @ right
     if blas.serves(left):
         return blas.product(left, right, turned=like is not None and _is_turned(like))
-    if not (onednn.FASTER and left.is_cpu and left.dtype == torch.float32):
+    if not (
+        onednn.FASTER and left.is_cpu and left.dtype == torch.float32 and may_leave_torch(left)
+    ):
         return left @ right
     if left.dim() == 2:
         return _product(left, right)
@@ -110,7 +121,10 @@ def _turned(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _Affine(torch.autograd.Function):
-    """Its gradient is made of products in the usual order, unlike the one autograd would find."""
+    """Its gradient is made of products in the usual order, unlike the one autograd would find.
+
+    Where the gradient is differentiated in its turn, torch makes these products (`product`).
+    """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -118,7 +132,6 @@ class _Affine(torch.autograd.Function):
         return _made(inputs, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         of_inputs = product(gradient, weight, inputs) if ctx.needs_input_grad[0] else None

@@ -18,6 +18,7 @@ from coach.architectures.outputs import Outputs
 from coach.architectures.trunk import Trunk, embedders_for, leaf_of, observation_leaves
 from coach.core.action_mask import ACTION_MASK, has_mask, without_mask
 from coach.core.batch import State, flat, refilled
+from coach.core.eager import runs_eagerly
 from coach.core.errors import SettingError, nearest
 from coach.core.recorder import Recorder
 from coach.core.schema import Fraction, Part, PartLike
@@ -108,7 +109,7 @@ class Network(nn.Module):
             inputs = [obs]
         else:
             inputs = [*flat(obs), *flat(state), *flat(boundary)]
-        if not (torch.is_inference_mode_enabled() and inputs[0].is_cpu):
+        if not (torch.is_inference_mode_enabled() and inputs[0].is_cpu and runs_eagerly()):
             return self._run(obs, state, boundary)
 
         def run(tensors: Sequence[Tensor]) -> Outputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,10 @@ from coach.core.apply import Apply, Local
 from coach.core.batch import Batch
 from coach.core.compiling import Compiling
 from coach.core.device import go_on, is_accelerator
-from coach.core.errors import SettingError, nearest
+from coach.core.errors import CoachError, SettingError, nearest
 from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
+from coach.core.reach import Reach
 from coach.core.recorder import Recorder, recorders_in
 from coach.core.state import prefixed, under
 from coach.core.stream import drawing_from
@@ -64,6 +65,8 @@ class Learner:
         threads: finds out how many CPU threads suit the updates; left out, one.
         compiling: says whether objectives are compiled; left out, they are not.
         priorities: hand on the priorities that objectives find.
+        say: told once per objective of parameters that its gradient never reaches; left out, that
+            is a warning.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Learner:
         threads: Threads | None = None,
         compiling: Compiling | None = None,
         priorities: bool = True,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.agent, self.apply, self.priorities = agent, apply or Local(), priorities
         self.threads, self.compiling = threads or Threads(), compiling or Compiling()
@@ -98,6 +102,14 @@ class Learner:
             goal.name: [name for name in goal.minimises if name in self.groups]
             for goal in self.objectives
         }
+        for goal in self.objectives:
+            if not self.trained[goal.name]:
+                raise SettingError(
+                    "agent",
+                    f"objective '{goal.name}' minimises {' and '.join(goal.minimises)}, where no "
+                    "parameter can learn",
+                    "Leave it out of @objective(minimises=...), or undo requires_grad_(False).",
+                )
         self._groups_of = {
             name: [self.groups[each] for each in trained] for name, trained in self.trained.items()
         }
@@ -109,6 +121,7 @@ class Learner:
         agent.rng = torch.Generator(self.device).manual_seed(seed)
         self.version = 0
         self._prepares: bool | None = None  # of the agent, once it is known
+        self._reach = Reach(agent, say)
         self.recorder = Recorder()
         for recorder in self.recorders:
             recorder.enabled = record and not is_accelerator(self.device)
@@ -196,22 +209,30 @@ class Learner:
             loss: Loss = self.compiling(goal.name, getattr(self.agent, goal.name))(private)
             value = loss.value if private.weight is None else loss.value * private.weight
             value = value.mean()
+            if not value.requires_grad:
+                raise CoachError(
+                    f"Objective '{goal.name}' of {type(self.agent).__name__} returns a loss "
+                    f"without gradient, so {' and '.join(goal.minimises)} cannot learn from it.",
+                    "Compute it from their outputs, without detach() and torch.no_grad().",
+                )
             parameters = [p for group in groups for p in group.parameters]
-            grads = iter(torch.autograd.grad(value, parameters, allow_unused=True))
+            found = torch.autograd.grad(value, parameters, allow_unused=True)
+            self._reach.look(goal, parameters, found, self.version)
+            following = iter(found)
             for group in groups:
-                group.set_gradients([next(grads) for _ in group.parameters])
+                group.set_gradients([next(following) for _ in group.parameters])
             keeps = self.compiling.keeps
             priority = loss.priority if self.priorities else None
-            found = _Found(
+            result = _Found(
                 None if priority is None else keeps(priority),
                 {name: keeps(tensor) for name, tensor in loss.beside.items()},
             )
             if measured:
-                found.metrics[f"loss/{goal.name}"] = value.detach()
+                result.metrics[f"loss/{goal.name}"] = value.detach()
                 with torch.no_grad():
-                    told = loss.metrics().items()
-                    found.metrics |= {name: metric.detach() for name, metric in told}
-            return found
+                    metrics = loss.metrics().items()
+                    result.metrics |= {name: metric.detach() for name, metric in metrics}
+            return result
 
         name = f"{goal.name} of {batch.length}{' with metrics' if measured else ''}"
         return self.recorder(name, gradients, inputs, [group.gradient for group in groups])

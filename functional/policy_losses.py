@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from coach.core.eager import may_leave_torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -17,6 +17,8 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
         advantage: ``[B]``.
         clip: how far the ratio may pay off away from 1.
     """
+    if not may_leave_torch(ratio, advantage):
+        return -torch.minimum(*_terms(ratio, advantage, clip))
     loss: Tensor = _ClippedSurrogate.apply(ratio, advantage, clip)  # type: ignore[no-untyped-call]
     return loss
 
@@ -29,18 +31,26 @@ def approximate_kl(log_ratio: Tensor) -> Tensor:
     return (log_ratio.exp() - 1 - log_ratio).mean()
 
 
+def _terms(ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    return ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage
+
+
 class _ClippedSurrogate(torch.autograd.Function):
     """With its gradient written out: ``-A`` where the unclipped term is the smaller one, else 0."""
 
     @staticmethod
     def forward(ctx: Any, ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-        free = ratio * advantage
-        clipped = ratio.clamp(1 - clip, 1 + clip) * advantage
-        ctx.save_for_backward(free, clipped, advantage)
+        free, clipped = _terms(ratio, advantage, clip)
+        ctx.save_for_backward(free, clipped, ratio, advantage)
+        ctx.clip = clip
         return -torch.minimum(free, clipped)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        free, clipped, advantage = ctx.saved_tensors
-        return -gradient * advantage * (free <= clipped), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        free, clipped, ratio, advantage = ctx.saved_tensors
+        unclipped = free <= clipped
+        of_advantage: Tensor | None = None
+        if ctx.needs_input_grad[1]:
+            near = ratio.clamp(1 - ctx.clip, 1 + ctx.clip)
+            of_advantage = -gradient * torch.where(unclipped, ratio, near)
+        return -gradient * advantage * unclipped, of_advantage, None

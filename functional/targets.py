@@ -1,7 +1,7 @@
 """One-step temporal-difference targets, and losses of errors.
 
 Losses bring their gradient with them: one operation in place of the several that autograd makes of
-the formula, and none of them needs the loss itself.
+the formula, and none of them needs the loss itself. That gradient can be differentiated again.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from coach.core.eager import may_leave_torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def td_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
@@ -20,12 +20,17 @@ def td_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
 
 def huber(error: Tensor, delta: float = 1.0) -> Tensor:
     """Quadratic within ``delta``, linear beyond (Huber, 1964); elementwise."""
+    if not may_leave_torch(error):
+        near = error.clamp(-delta, delta)  # and not the size, which has no slope at 0
+        return near * (error - 0.5 * near)
     loss: Tensor = _Huber.apply(error, delta)  # type: ignore[no-untyped-call]
     return loss
 
 
 def half_squared(error: Tensor) -> Tensor:
     """Half the square, elementwise: its gradient is the error."""
+    if not may_leave_torch(error):
+        return 0.5 * error.square()
     loss: Tensor = _HalfSquared.apply(error)  # type: ignore[no-untyped-call]
     return loss
 
@@ -45,7 +50,6 @@ class _Huber(torch.autograd.Function):
         return quadratic * (size - 0.5 * quadratic)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (error,) = ctx.saved_tensors
         return gradient * error.clamp(-ctx.delta, ctx.delta), None
@@ -58,7 +62,6 @@ class _HalfSquared(torch.autograd.Function):
         return 0.5 * error.square()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (error,) = ctx.saved_tensors
         along: Tensor = gradient * error

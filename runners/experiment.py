@@ -133,7 +133,7 @@ def build_experiment(
     compiling = Compiling(run.compile, device, run.steps, say)
     learner = Learner(
         agent, default.value, overrides, seed=seed, record=run.record, threads=threads,
-        compiling=compiling, priorities=memory.wants_priorities,
+        compiling=compiling, priorities=memory.wants_priorities, say=say,
     )  # fmt: skip
     fragment_length = run.fragment_length or memory.fragment_length
     memory.check_fragments(fragment_length)

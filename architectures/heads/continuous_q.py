@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from coach.architectures.activations import Activation, activation_layer
-from coach.architectures.dense import by_hand, ensemble_of_stacks
+from coach.architectures.dense import as_stack, ensemble_of_stacks
 from coach.architectures.ensemble import EnsembleLinear
 from coach.architectures.head import Head
 from coach.core.registry import register
@@ -47,7 +47,7 @@ class ContinuousQ(Head):
             layers += [EnsembleLinear(ensemble, inputs, width), activation_layer(activation)]
             inputs = width
         self.layers = nn.Sequential(*layers, EnsembleLinear(ensemble, inputs, 1))
-        self.ensemble, self.activation = ensemble, activation
+        self.ensemble = ensemble
 
     def forward(self, features: Tensor) -> Callable[[Tensor], Tensor]:
         def values(action: Tensor) -> Tensor:
@@ -58,11 +58,10 @@ class ContinuousQ(Head):
         return values
 
     def _hidden(self, inputs: Tensor) -> Tensor:
-        linears = [layer for layer in self.layers if isinstance(layer, EnsembleLinear)][:-1]
         # Written out, gradients of frozen weights cannot be told from wanted ones; a recording
         # leaves them out, and only on CPU there is one.
-        if not linears or not by_hand(self.activation) or not inputs.is_cpu:
+        stack = as_stack([*self.layers][:-1]) if inputs.is_cpu else None
+        if stack is None:
             hidden: Tensor = self.layers[:-1](inputs)
             return hidden
-        parameters = [p for linear in linears for p in (linear.weight, linear.bias)]
-        return ensemble_of_stacks(inputs, self.activation, parameters)
+        return ensemble_of_stacks(inputs, *stack)

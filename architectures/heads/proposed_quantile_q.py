@@ -62,7 +62,9 @@ class ProposedQuantileQ(Head):
         # Optimisers that divide by the gradient's size would undo a smaller loss, so the
         # proposals' logits are made to move more slowly themselves.
         logits = self.rate * self.propose(features.detach())
-        log_probability = logits.log_softmax(-1)  # [B, N]
+        # Never in half precision (autocast): cosines of fractions take three digits off them.
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        log_probability = logits.log_softmax(-1, dtype=precise)  # [B, N]
         probability = log_probability.exp()
         ends = probability.cumsum(-1)  # tau_1 ... tau_N
         middle = (ends - 0.5 * probability).detach()

@@ -33,6 +33,8 @@ class GRU(Recurrent):
         reset = torch.sigmoid(reset_in + reset_mem)
         update = torch.sigmoid(update_in + update_mem)
         candidate = torch.tanh(new_in + reset * new_mem)
+        if candidate.dtype != state.dtype:  # autocast; the state keeps its own type
+            candidate, update = candidate.to(state.dtype), update.to(state.dtype)
         after = torch.lerp(candidate, state, update)
         return after, after
 

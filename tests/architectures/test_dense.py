@@ -13,7 +13,7 @@ from torch import nn
 
 
 def reference(dense: Dense) -> nn.Sequential:
-    act: Any = {"relu": nn.ReLU, "tanh": nn.Tanh}[dense.name]
+    act: Any = type(dense.activation)
     return nn.Sequential(*(layer for linear in dense.linears for layer in (linear, act())))
 
 
