@@ -97,7 +97,7 @@ class Stripes:
         self._other_bytes = other
         self.written = np.zeros(num_envs, np.int64)  # rows ever written, per stripe
         #: Position of the first row that was not lost, per stripe; see `Memory.forget`.
-        self.first = np.zeros(num_envs, np.int64)
+        self.first: NDArray[np.int64] = np.zeros(num_envs, np.int64)
         self.seams = Seams()
         #: Numbers that agents noted, ``[num_envs * rows]`` each, see `Agent.kept_extras`.
         self.kept = {name: untouched_zeros((self.size,), torch.float32) for name in kept}
@@ -112,7 +112,7 @@ class Stripes:
     @property
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Transitions held per stripe."""
-        return np.minimum(self.written - self.first, self.held)
+        return np.asarray(np.minimum(self.written - self.first, self.held))
 
     def __len__(self) -> int:
         """Transitions held."""

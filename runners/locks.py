@@ -33,8 +33,11 @@ class RunLock:
 
     Raises:
         LockedRunError: another process, or another run in this one, holds it.
-        ResourceError: the folder cannot be written, or its file system knows no locks.
+        ResourceError: the folder cannot be written.
     """
+
+    #: Whether the file system knows locks; if not, nobody is kept out.
+    works: bool = fcntl is not None
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_FILE
@@ -80,9 +83,8 @@ class RunLock:
                 f"{folder} is in use: {holder or 'another process'} trains in it.",
                 "Wait until it ends, or end it; then resume.",
             ) from None
-        except OSError as error:
-            os.close(handle)
-            raise unwritable(self._path, error) from error
+        except OSError:  # on a network drive, say
+            self.works = False
         return handle
 
     def _is_current(self, handle: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from coach.core.errors import CheckpointError
 from coach.runners.seals import read_sealed
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 _Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Position = Annotated[int, Field(ge=0)]
 _STRICT = ConfigDict(strict=True)
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class FileRecord(BaseModel):
@@ -84,7 +86,7 @@ def checked_policy(value: Any, path: Path) -> dict[str, Any]:
     return _checked(PolicyRecord, value, path).model_dump()
 
 
-def _checked(model: Any, value: Any, path: Path) -> Any:
+def _checked(model: type[M], value: Any, path: Path) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -92,6 +92,8 @@ class Run:
     ) -> None:
         self.experiment, self.folder, self.lock = experiment, folder, lock
         self.warn = warn = _teller(console)
+        if not lock.works:
+            warn(f"{folder} cannot be locked: see that no other process trains in it.")
         found: Found | None = None
         if resumption is not None:
             found = resumption.find(experiment.plain, experiment.portion.workers)

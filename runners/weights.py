@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from coach.core.errors import CoachError
@@ -47,7 +47,7 @@ def checksum(tensors: Iterable[Tensor]) -> int:
     """CRC-32 of the numbers in tensors, one after the other."""
     value = 0
     for tensor in tensors:
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        data: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         value = zlib.crc32(data, value)
     return value
 

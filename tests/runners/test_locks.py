@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coach.runners import locks
 from coach.runners.locks import LOCK_FILE, LockedRunError, RunLock
 from coach.runners.replaying import evaluate_run
 from coach.runners.training import Run
@@ -20,6 +22,7 @@ Launch = Callable[..., Run]
 HOLD = """
 import sys, time
 from pathlib import Path
+from coach.runners import locks
 from coach.runners.locks import RunLock
 lock = RunLock(Path(sys.argv[1]))
 print("held", flush=True)
@@ -89,3 +92,13 @@ def test_a_run_holds_its_folder_and_can_be_played_meanwhile(
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
     again.close()
     launch(tiny_dqn, run.folder).close()
+
+
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(handle: int, how: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(locks.fcntl, "flock", unsupported)
+    assert not RunLock(tmp_path).works
