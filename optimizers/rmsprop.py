@@ -19,9 +19,12 @@ class RMSProp(Optimizer):
     Args:
         lr: learning rate; a number or a schedule over environment steps.
         alpha: decay of the squared gradient.
-        eps: added to its root.
+        eps: added to its root, or under it.
         momentum: of the step.
-        centered: subtract the mean gradient before squaring.
+        centered: subtract the squared mean gradient from the mean square (arXiv:1308.0850).
+        eps_under_root: divide by ``sqrt(square + eps)``, as the Nature DQN, A3C
+            (arXiv:1602.01783) and TensorFlow do, instead of by ``sqrt(square) + eps``, as PyTorch
+            does. An ``eps`` under the root is as strong as its square root beside it.
         max_grad_norm: gradients are scaled down to this 2-norm; null leaves them.
     """
 
@@ -32,13 +35,16 @@ class RMSProp(Optimizer):
         eps: Positive = 1e-2,
         momentum: Decay = 0.0,
         centered: bool = False,
+        eps_under_root: bool = False,
         max_grad_norm: Positive | None = None,
     ) -> None:
         super().__init__(lr, max_grad_norm)
         self.alpha, self.eps, self.momentum, self.centered = alpha, eps, momentum, centered
+        self.eps_under_root = eps_under_root
 
     def build(self, parameter: nn.Parameter) -> RMSPropStepper:
-        return RMSPropStepper(parameter, self.alpha, self.eps, self.momentum, self.centered)
+        settings = (self.alpha, self.eps, self.momentum, self.centered, self.eps_under_root)
+        return RMSPropStepper(parameter, *settings)
 
 
 class RMSPropStepper(Stepper):
@@ -47,17 +53,25 @@ class RMSPropStepper(Stepper):
     Args:
         parameter: a flat vector with its gradient set.
         alpha: decay of the squared gradient.
-        eps: added to its root.
+        eps: added to its root, or under it.
         momentum: of the step.
-        centered: subtract the mean gradient before squaring.
+        centered: subtract the squared mean gradient from the mean square.
+        eps_under_root: add ``eps`` before the root is taken.
     """
 
     def __init__(
-        self, parameter: nn.Parameter, alpha: float, eps: float, momentum: float, centered: bool
+        self,
+        parameter: nn.Parameter,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        centered: bool,
+        eps_under_root: bool = False,
     ) -> None:
         wanted = ("square", *("speed",) * (momentum > 0), *("mean",) * centered)
         super().__init__(parameter, *wanted)
-        self.alpha, self.eps, self.momentum = alpha, eps, momentum
+        self.alpha, self.momentum = alpha, momentum
+        self.under, self.beside = (eps, 0.0) if eps_under_root else (0.0, eps)
 
     def step(self, lr: float) -> None:
         """Move the parameter."""
@@ -68,7 +82,11 @@ class RMSPropStepper(Stepper):
             mean = slots["mean"].lerp_(gradient, 1 - self.alpha)
             square = torch.addcmul(square, mean, mean, value=-1)
         # Rounding may leave less than nothing of a centred square; roots of zero are slow besides.
-        root = square.clamp(min=_LEAST).sqrt_().add_(self.eps)
+        if self.under:
+            square = square + self.under
+        root = square.clamp(min=_LEAST).sqrt_()
+        if self.beside:
+            root.add_(self.beside)
         if self.momentum:
             speed = slots["speed"].mul_(self.momentum).addcdiv_(gradient, root)
             self.vector.add_(speed, alpha=-lr)
