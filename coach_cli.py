@@ -273,7 +273,9 @@ def main() -> NoReturn:
     """Entry point: errors meant for a person are printed without a traceback."""
     from coach.core.errors import CoachError, InterruptedRunError
     from coach.runners.interrupts import ended_at_once
+    from coach.telemetry.streams import survive_closed_output
 
+    survive_closed_output()
     try:
         with ended_at_once():
             app(prog_name="coach")

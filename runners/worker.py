@@ -24,6 +24,7 @@ from coach.core.errors import CoachError, FailedEnvironmentError
 from coach.core.registry import load_plugin
 from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.interrupts import ENDING
+from coach.telemetry.streams import survive_closed_output
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -243,6 +244,7 @@ def _serve_process(
         signal.signal(number, signal.SIG_IGN)  # the run decides when its workers end
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    survive_closed_output()
     _die_with_parent()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

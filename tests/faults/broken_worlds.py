@@ -177,3 +177,9 @@ class OnlyOne(World):
 
     def close(self) -> None:
         OnlyOne.alive -= 1
+
+
+class Prints(World):
+    def _observe(self) -> Any:
+        print("step", self.taken, flush=True)
+        return super()._observe()

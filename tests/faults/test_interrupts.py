@@ -149,3 +149,19 @@ def test_a_signal_while_environments_are_made_ends_the_start(tmp_path: Path) -> 
     assert process.returncode == 128 + signal.SIGHUP, told
     assert "Interrupted by SIGHUP" in told
     assert "Traceback" not in told
+
+
+def test_a_closed_pipe_ends_output_and_not_the_run(tmp_path: Path) -> None:
+    """`coach train ... | head -1`, with an environment that prints in every step."""
+    process = subprocess.Popen(
+        command(tmp_path, "Prints", "{}", "--steps", "3_000", "--set", "evaluation.every=1000"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=PATIENCE) == 0
+    (run,) = (tmp_path / "runs").glob("*/*")
+    assert checkpoints(run)[-1].name == f"step-{3_000:012d}"
+    assert (run / "result.json").exists()
