@@ -13,7 +13,8 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from coach.core.errors import CoachError, SettingError, nearest
+from coach.core.errors import CoachError, InterruptedRunError, SettingError, nearest
 
 T = TypeVar("T", bound=type)
 
@@ -46,6 +47,11 @@ def plural(kind: str) -> str:
 
 
 _registered: dict[tuple[str, str], type] = {}
+#: Files of plugins that have been imported, and the folder that the process began in.
+_files: list[Path] = []
+_STARTED_IN: list[Path] = []
+with suppress(OSError):
+    _STARTED_IN.append(Path.cwd())
 
 
 @dataclass(frozen=True)
@@ -127,27 +133,45 @@ def entries(kind: str) -> list[Entry]:
 def load_plugin(reference: str) -> ModuleType:
     """Import a plugin given as a path to a Python file or as a module name.
 
+    A module that is not installed is looked for among the plugins that are there already, and in
+    the current folder.
+
     Raises:
         CoachError: no such file or module, or it fails to import.
     """
-    path = Path(reference).expanduser()
+    path = _file_of(reference, _places())
+    if path is None and reference.endswith(".py"):
+        raise CoachError(
+            f"The plugin file {reference} does not exist.",
+            "Check --plugin; a relative path begins in the current folder, or beside the preset.",
+        )
     try:
-        if reference.endswith(".py"):
+        if path is not None:
             return _import_file(path)
         return importlib.import_module(reference)
-    except FileNotFoundError:
-        raise CoachError(
-            f"The plugin file {reference} does not exist.", "Check --plugin."
-        ) from None
-    except CoachError:
+    except (CoachError, InterruptedRunError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit among them
+        known = isinstance(error, ModuleNotFoundError) and error.name == reference.split(".")[0]
         raise CoachError(
             f"The plugin {reference} fails to import: {type(error).__name__}: {error}",
-            f"Try `python {reference}` to see where."
-            if reference.endswith(".py")
-            else f"Is the package installed? Try `python -c 'import {reference}'`.",
+            f"Install the package, put {reference}.py beside the preset or into the current "
+            f"folder, or give its path: --plugin PATH/{reference}.py."
+            if known
+            else f"Try `python {path or f'-m {reference}'}` to see where.",
         ) from error
+
+
+def located(reference: str, folder: Path) -> str:
+    """A reference to a class that leads to the same file from everywhere.
+
+    Args:
+        reference: ``file.py:Class`` or ``module:Class``; anything else stays as it is.
+        folder: of the preset that it stands in, where files are looked for first.
+    """
+    module, colon, name = reference.rpartition(":")
+    path = _file_of(module, [folder.absolute(), *_places()]) if colon and module else None
+    return reference if path is None else f"{path}:{name}"
 
 
 @cache
@@ -178,12 +202,49 @@ def _holder(kind: str, name: str) -> str:
     return next((f"{entry.module}.{entry.cls}" for entry in ours), "")
 
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    path = path.resolve()
+def _places() -> list[Path]:
+    """Where files of plugins are looked for: beside those that are there, in the current folder."""
+    places = [path.parent for path in _files]
+    with suppress(OSError):  # the folder may be gone
+        places.append(Path.cwd())
+    return [*places, *_STARTED_IN]  # which an environment may have left
+
+
+def _file_of(module: str, places: Iterable[Path]) -> Path | None:
+    """The file of a plugin; nothing for a module that can be imported by its name."""
+    if module.endswith(".py"):
+        candidates = [place / Path(module).expanduser() for place in places]
+    elif not module.isidentifier() or _importable(module):
+        return None
+    else:
+        candidates = [place / f"{module}.py" for place in places]
+    return next((path.resolve() for path in candidates if path.is_file()), None)
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # ValueError: a module without a spec, such as __main__
+        return module in sys.modules
+
+
+def _module_name(path: Path) -> str:
+    """The name to import a file under: its own, if that leads to it and to nothing else."""
+    importlib.invalidate_caches()
+    with suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
+        if spec is not None and spec.origin is not None and Path(spec.origin).resolve() == path:
+            return path.stem
     # The name depends on the path, so two plugins called agent.py do not shadow each other.
-    name = f"coach_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    return f"coach_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
+def _import_file(path: Path) -> ModuleType:
+    if str(path.parent) not in sys.path:  # for what it imports from beside it; others come first
+        sys.path.append(str(path.parent))
+    if path not in _files:
+        _files.append(path)
+    name = _module_name(path)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -256,8 +256,8 @@ def _convert_plain(annotation: Any, value: Any, key: str) -> Built[Any]:
         raise SettingError(key, f"{annotation} cannot be set from a preset") from None
     if _has_bool(value) and not _admits(bool, annotation):  # which pydantic would take for 0 and 1
         raise SettingError(key, f"expected {name_of(annotation)}, got {value}")
-    if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) and not _admits(str, annotation):
-        value = float(value)  # PyYAML reads 1e5 as text
+    if not _admits(str, annotation):
+        value = as_numbers(value)
     try:
         converted = adapter.validate_python(value)
     except ValidationError as error:
@@ -268,6 +268,16 @@ def _convert_plain(annotation: Any, value: Any, key: str) -> Built[Any]:
             f"Expected {name_of(annotation)}.",
         ) from None
     return Built(converted, _to_plain(converted))
+
+
+def as_numbers(value: Any) -> Any:
+    """A value in which texts such as ``1e-4`` are numbers, as PyYAML does not read them."""
+    if isinstance(value, list | tuple):
+        return [as_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {key: as_numbers(item) for key, item in value.items()}
+    scientific = isinstance(value, str) and _SCIENTIFIC.fullmatch(value)
+    return float(value) if scientific else value
 
 
 def _has_bool(value: Any) -> bool:

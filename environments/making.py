@@ -43,8 +43,9 @@ class EnvironmentSettings:
     """The ``environment:`` section of a preset.
 
     Args:
-        id: a Gymnasium id, the name of one of our own environments (`coach list environments`), or
-            ``package.module:Class``; with ``backend: envpool`` one of EnvPool's ids.
+        id: a Gymnasium id, the name of one of our own environments (`coach list environments`),
+            ``package.module:Class``, ``file.py:Class``, or ``module:Id`` where importing the module
+            registers the id; with ``backend: envpool`` one of EnvPool's ids.
         kwargs: passed to the environment.
         evaluation_kwargs: those that differ where the policy is judged, such as
             ``clip_rewards: false`` for the game's own score.
@@ -169,12 +170,21 @@ class EnvironmentSettings:
 
     def _make(self, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
         if ":" in self.id:
-            return self._own(find("environment", self.id, "environment.id"), kwargs)
+            try:
+                return self._own(find("environment", self.id, "environment.id"), kwargs)
+            except SettingError:
+                name = self.id.rpartition(":")[2]
+                if name not in gym.registry:
+                    raise
+                return self._registered(name, kwargs)  # importing the module has registered it
         if any(entry.name == self.id for entry in entries("environment")):
             return self._own(find("environment", self.id, "environment.id"), kwargs)
         self._register_extras()
+        return self._registered(self.id, kwargs)
+
+    def _registered(self, id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
         limit = {"max_episode_steps": -1} if self.max_episode_steps is not None else {}
-        return gym.make(self.id, disable_env_checker=True, **limit, **kwargs)
+        return gym.make(id, disable_env_checker=True, **limit, **kwargs)
 
     def _own(self, cls: type, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
         if not issubclass(cls, gym.Env):

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from coach.core.errors import CoachError, SettingError, near_name, nearest
 from coach.core.hints import elsewhere
-from coach.core.registry import folder
+from coach.core.registry import folder, located
+from coach.core.schema import as_numbers
 
 SECTIONS = (
     "about",
@@ -67,7 +68,16 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> tuple[str, dict[st
     for section in REQUIRED:
         if settings.get(section) is None:
             raise SettingError(section, "this section is required", f"Add `{section}: ...`.")
-    return path.stem, settings
+    return path.stem, _located(settings, path.parent)
+
+
+def _located(value: Any, folder: Path) -> Any:
+    """Settings whose references to files beside the preset lead there from everywhere."""
+    if isinstance(value, str):
+        return located(value, folder)
+    if isinstance(value, dict):
+        return {_located(key, folder): _located(inner, folder) for key, inner in value.items()}
+    return [_located(inner, folder) for inner in value] if isinstance(value, list) else value
 
 
 @contextmanager
@@ -177,7 +187,10 @@ def _step(node: yaml.CollectionNode, rest: str) -> tuple[yaml.Mark, yaml.Node, s
 
 
 def override(settings: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of ``settings`` with ``key.path=value`` applied; values are read as YAML."""
+    """A copy of ``settings`` with ``key.path=value`` applied.
+
+    Values are read as YAML; ``1e-4`` is a number, and ``(0.9, 0.99)`` a list.
+    """
     changed: dict[str, Any] = copy.deepcopy(dict(settings))
     for text in overrides:
         path, sign, value = text.partition("=")
@@ -185,8 +198,10 @@ def override(settings: Mapping[str, Any], overrides: Iterable[str]) -> dict[str,
             raise SettingError(
                 "--set", f"'{text}' is no key.path=value", "Write --set agent.double=false."
             )
+        # Tuples are lists in YAML, whichever way somebody writes them.
+        tuple_ = re.fullmatch(r"\s*\((.*?),?\s*\)\s*", value)
         try:
-            parsed = yaml.load(value, _Loader)
+            parsed = as_numbers(yaml.load(f"[{tuple_[1]}]" if tuple_ else value, _Loader))
         except _RepeatedKeyError as error:
             raise SettingError(path, f"in '{value}' {error.problem}", error.note or "") from error
         except yaml.YAMLError as error:
