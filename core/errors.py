@@ -46,6 +46,31 @@ class CheckpointError(CoachError):
     """A checkpoint that is missing, damaged or written by a newer version."""
 
 
+class BadValueError(CoachError):
+    """An environment returned a value that cannot be learned from; names where and what.
+
+    It ends a run in every mode, with a checkpoint of what was learned before.
+    """
+
+    exit_status = 5
+
+
+#: The remedy for numbers of the agent that grew beyond all bounds.
+TOO_FAST = (
+    "Lower optimizer.lr, or limit gradients with optimizer.max_grad_norm; checkpoints and the best "
+    "policy written before are kept."
+)
+
+
+class NotFiniteError(CoachError):
+    """A loss, gradient, weight or action of the agent itself became NaN or infinite.
+
+    It ends a run in every mode; checkpoints written before stay as they are.
+    """
+
+    exit_status = 6
+
+
 class ResourceError(CoachError):
     """The machine cannot give what the run needs (memory, disk, a writable directory)."""
 

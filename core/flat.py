@@ -54,21 +54,46 @@ class FlatParameters:
         """The square of the gradient's norm."""
         return torch.dot(self.gradient, self.gradient)
 
+    def require_finite(self) -> None:
+        """Stop unless the gradient is finite; it is fetched, so this is for CPUs.
+
+        Raises:
+            FloatingPointError: it is not.
+        """
+        if not math.isfinite(float(self.square())):
+            self._large_square()
+
     def clip(self, max_norm: float | None) -> Tensor | None:
         """Scale the gradient down to ``max_norm``; returns the square of the norm it had.
 
         Without a limit there is nothing to do, and nothing to return.
+
+        Raises:
+            FloatingPointError: on a CPU, the gradient is not finite.
         """
         if max_norm is None:
             return None
         square = self.square()
         if square.is_cpu:  # there it costs less to look than to multiply by 1
             norm = math.sqrt(float(square))
+            if not norm < math.inf:
+                square, norm = self._large_square()
             if norm > max_norm:
                 self.gradient.mul_(max_norm / (norm + 1e-6))
         else:
             self.gradient.mul_((max_norm / (square.sqrt() + 1e-6)).clamp(max=1.0))
         return square
+
+    def _large_square(self) -> tuple[Tensor, float]:
+        """Square and norm of a gradient whose square is too large for its type.
+
+        Raises:
+            FloatingPointError: the gradient is not finite.
+        """
+        norm = float(torch.linalg.vector_norm(self.gradient, dtype=torch.float64))
+        if not math.isfinite(norm):
+            raise FloatingPointError
+        return torch.tensor(norm * norm, dtype=torch.float64), norm
 
 
 def flat_groups(agent: nn.Module, names: list[str]) -> dict[str, FlatParameters]:

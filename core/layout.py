@@ -30,6 +30,13 @@ def observation_layout(space: AnySpace) -> Any:
         SettingError: the space cannot be stored as arrays.
     """
     if isinstance(space, spaces.Dict):
+        for key in space.spaces:
+            if not isinstance(key, str):
+                raise SettingError(
+                    "environment",
+                    f"the key {key!r} of the observation is of type {type(key).__name__}",
+                    "Name the parts of a Dict observation with text: Dict(position=Box(...)).",
+                )
         return {key: observation_layout(inner) for key, inner in space.spaces.items()}
     if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         dtype = np.dtype(space.dtype)

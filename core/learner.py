@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from coach.core.apply import Apply, Local
 from coach.core.batch import Batch
 from coach.core.compiling import Compiling
 from coach.core.device import go_on, is_accelerator
-from coach.core.errors import CoachError, SettingError, nearest
+from coach.core.errors import TOO_FAST, CoachError, NotFiniteError, SettingError, nearest
 from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
 from coach.core.reach import Reach
@@ -31,6 +32,7 @@ MEASURE_EVERY = 7
 class _Found:
     """What an objective found besides gradients: as in `Loss`, but with its metrics at hand."""
 
+    value: Tensor
     priority: Tensor | None
     beside: dict[str, Tensor]
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -120,6 +122,7 @@ class Learner:
         self.device = next(iter(self.groups.values())).vector.device
         agent.rng = torch.Generator(self.device).manual_seed(seed)
         self.version = 0
+        self._on_cpu = self.device.type == "cpu"
         self._prepares: bool | None = None  # of the agent, once it is known
         self._reach = Reach(agent, say)
         self.recorder = Recorder()
@@ -144,7 +147,13 @@ class Learner:
             return self.agent.prepare(batch)
 
     def step(self, batch: Batch, env_steps: int) -> Update:
-        """One update on a minibatch; learning rates are those of ``env_steps``."""
+        """One update on a minibatch; learning rates are those of ``env_steps``.
+
+        Raises:
+            NotFiniteError: a loss is NaN or infinite, or a gradient as far as it was looked at:
+                where it is limited, and in every update whose metrics are computed. Its step is
+                not taken. On accelerators this is found later, by `checked` and `require_finite`.
+        """
         self.compiling.decide(self.version, env_steps)
         with drawing_from(self.agent.rng):
             if self.threads.settled and not self.compiling.on:  # nothing to watch
@@ -155,6 +164,39 @@ class Learner:
     def learning_rates(self, env_steps: int) -> dict[str, float]:
         """Learning rate of every module at a step."""
         return {name: settings.lr(env_steps) for name, settings in self.settings.items()}
+
+    def require_finite(self) -> None:
+        """Stop unless all trained weights are finite; they are fetched.
+
+        Raises:
+            NotFiniteError: some are not, by name.
+        """
+        for name, group in self.groups.items():
+            if group.vector.isfinite().all():
+                continue
+            named = {id(parameter): path for path, parameter in self.agent.named_parameters()}
+            for parameter in group.parameters:
+                wrong = parameter.detach()[~parameter.isfinite()]
+                if len(wrong):
+                    what = f"weights of '{name}' ({named.get(id(parameter), name)})"
+                    raise NotFiniteError(
+                        f"By update {self.version}, {what} became {float(wrong[0])}.", TOO_FAST
+                    )
+
+    def checked(self, means: dict[str, float]) -> dict[str, float]:
+        """Means of metrics, if losses and norms of gradients among them are finite.
+
+        Raises:
+            NotFiniteError: some are not.
+        """
+        for name, mean in means.items():
+            kind, _, which = name.partition("/")
+            if kind in ("loss", "grad_norm") and not isfinite(mean):
+                what = f"the loss of objective '{which}'"
+                if kind == "grad_norm":
+                    what = f"the norm of the gradient of '{which}'"
+                raise NotFiniteError(f"By update {self.version}, {what} became {mean}.", TOO_FAST)
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimisers, version and random stream, as tensors and JSON values."""
@@ -183,8 +225,11 @@ class Learner:
             if self.version % goal.every:
                 continue
             found = self._differentiate(goal, batch, inputs, measured)
+            # On an accelerator the run would have to wait for the number; see `checked`.
+            if self._on_cpu and not isfinite(found.value):
+                raise self._not_finite(f"the loss of objective '{goal.name}'", found.value)
             trained = self.trained[goal.name]
-            squares = [self._apply(name, env_steps) for name in trained]
+            squares = [self._apply(goal, name, env_steps, measured) for name in trained]
             if found.priority is not None:
                 priority = found.priority
             if found.beside:
@@ -193,6 +238,7 @@ class Learner:
                 for name, square in zip(trained, squares):
                     known = self.groups[name].square() if square is None else square
                     metrics[f"grad_norm/{name}"] = known.sqrt()
+                metrics[f"loss/{goal.name}"] = found.value
                 metrics |= found.metrics
         self.version += 1
         self.agent.after_update()
@@ -224,11 +270,11 @@ class Learner:
             keeps = self.compiling.keeps
             priority = loss.priority if self.priorities else None
             result = _Found(
+                keeps(value.detach()),
                 None if priority is None else keeps(priority),
                 {name: keeps(tensor) for name, tensor in loss.beside.items()},
             )
             if measured:
-                result.metrics[f"loss/{goal.name}"] = value.detach()
                 with torch.no_grad():
                     metrics = loss.metrics().items()
                     result.metrics |= {name: metric.detach() for name, metric in metrics}
@@ -237,7 +283,19 @@ class Learner:
         name = f"{goal.name} of {batch.length}{' with metrics' if measured else ''}"
         return self.recorder(name, gradients, inputs, [group.gradient for group in groups])
 
-    def _apply(self, name: str, env_steps: int) -> Tensor | None:
-        settings = self.settings[name]
+    def _apply(self, goal: Objective, name: str, env_steps: int, measured: bool) -> Tensor | None:
+        settings, group = self.settings[name], self.groups[name]
         lr, most = settings.lr(env_steps), settings.max_grad_norm
-        return self.apply(self.steppers[name], self.groups[name], lr, most)
+        try:
+            if measured and most is None and self._on_cpu:
+                group.require_finite()
+            return self.apply(self.steppers[name], group, lr, most)
+        except FloatingPointError as error:
+            what = f"the gradient of '{name}' by objective '{goal.name}'"
+            wrong = group.gradient[~group.gradient.isfinite()]
+            raise self._not_finite(what, wrong[:1].sum()) from error
+
+    def _not_finite(self, what: str, value: Tensor | float) -> NotFiniteError:
+        return NotFiniteError(
+            f"In update {self.version + 1}, {what} became {float(value)}.", TOO_FAST
+        )

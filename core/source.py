@@ -27,6 +27,19 @@ class Episode:
     cut: bool = False
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Something to say about an environment.
+
+    Args:
+        text: what to say.
+        topic: is said once in a run; empty, every time.
+    """
+
+    text: str
+    topic: str = ""
+
+
 @dataclass
 class Report:
     """What a source has to tell since it was last asked.
@@ -34,10 +47,14 @@ class Report:
     Args:
         episodes: finished ones, in order.
         seconds: time spent by activity ("env", "act", "wait").
+        dropped: episodes left out because of a bad value, see ``environment.on_bad_value``.
+        notices: about the environments.
     """
 
     episodes: list[Episode] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    dropped: int = 0
+    notices: list[Notice] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class EnvArrays:
         truncated: ``[N]``.
         value: ``[N]`` float64; sum of the rewards of the episode that ended with this step.
         continues: ``[N]``; the present episode began where the one before ended.
+        dropped: ``[N]``; the episode that ended with this step had a bad value.
     """
 
     obs: Any
@@ -38,28 +39,37 @@ class EnvArrays:
     truncated: NDArray[np.bool_]
     value: NDArray[np.float64]
     continues: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
 
     @staticmethod
     def allocate(spec: Spec, num_envs: int, zeros: Zeros = zeros) -> EnvArrays:
         """Arrays for ``num_envs`` environments."""
         layout = observation_layout(spec.observation)
-        scalars = (torch.float32, torch.bool, torch.bool, torch.float64, torch.bool)
+        scalars = (torch.float32, torch.bool, torch.bool, torch.float64, torch.bool, torch.bool)
         return EnvArrays(
             as_numpy(allocate(layout, num_envs, zeros=zeros)),
             as_numpy(allocate(layout, num_envs, zeros=zeros)),
             *(zeros((num_envs,), dtype).numpy() for dtype in scalars),
         )
 
-    def step(self, episodes: list[Episode]) -> Step:
+    def step(self, episodes: list[Episode], dropped: int = 0) -> Step:
         """What is in them, as the outcome of a step."""
-        return self._outcome(episodes) if episodes else self._uneventful
+        return self._outcome(episodes, dropped) if episodes or dropped else self._uneventful
 
     @cached_property
     def _uneventful(self) -> Step:
         return self._outcome(())
 
-    def _outcome(self, episodes: Sequence[Episode]) -> Step:
-        return Step(self.obs, self.reward, self.terminated, self.truncated, self.next_obs, episodes)
+    def _outcome(self, episodes: Sequence[Episode], dropped: int = 0) -> Step:
+        return Step(
+            self.obs,
+            self.reward,
+            self.terminated,
+            self.truncated,
+            self.next_obs,
+            episodes,
+            dropped,
+        )
 
     def rows(self, begin: int, end: int) -> EnvArrays:
         """The arrays of some of the environments, sharing memory."""

@@ -55,9 +55,13 @@ class EnvironmentSettings:
         backend: what steps many at once. ``python``: our own loop, for every environment.
             ``gymnasium``: the vector environment that an id comes with (CartPole-v1, ALE/...).
             ``envpool``: EnvPool. The last two cannot bring unfinished episodes back.
+        on_bad_value: what a reward or observation does that is NaN, infinite or outside of its
+            space. ``stop`` ends the run with a checkpoint. ``drop_episode`` begins the next
+            episode of that environment and learns nothing from the fragment with the bad value;
+            only with ``backend: python``.
 
     Raises:
-        SettingError: wrappers on a native backend.
+        SettingError: wrappers or ``drop_episode`` on a native backend.
     """
 
     def __init__(
@@ -68,7 +72,9 @@ class EnvironmentSettings:
         max_episode_steps: Count | None = None,
         backend: Literal["python", "gymnasium", "envpool"] = "python",
         evaluation_kwargs: dict[str, Any] | None = None,
+        on_bad_value: Literal["stop", "drop_episode"] = "stop",
     ) -> None:
+        self.on_bad_value = on_bad_value
         self.id, self.kwargs, self.backend = id, kwargs or {}, backend
         self.evaluation_kwargs = evaluation_kwargs or {}
         self.wrappers, self.max_episode_steps = wrappers or [], max_episode_steps
@@ -78,6 +84,12 @@ class EnvironmentSettings:
                 f"wrappers cannot be put around environments of backend {backend}",
                 "Remove environment.backend, or use what the environment offers in "
                 "environment.kwargs in place of the wrappers.",
+            )
+        if on_bad_value != "stop" and backend != "python":
+            raise SettingError(
+                "environment.on_bad_value",
+                f"environments of backend {backend} cannot begin an episode before the last ended",
+                "Remove environment.backend, or set environment.on_bad_value to stop.",
             )
 
     def judging(self) -> EnvironmentSettings:
@@ -145,8 +157,18 @@ class EnvironmentSettings:
             SettingError: see `make`; or the backend does not serve this environment.
         """
         if self.backend == "python":
-            return SerialEnvs(self.factory(), num_envs, seed, first_env, arrays, max_steps)
-        return NativeEnvs(self._lanes(num_envs, threads, {}), seed, first_env, arrays)
+            return SerialEnvs(
+                self.factory(),
+                num_envs,
+                seed,
+                first_env,
+                arrays,
+                max_steps,
+                name=self.id,
+                drop=self.on_bad_value == "drop_episode",
+            )
+        lanes = self._lanes(num_envs, threads, {})
+        return NativeEnvs(lanes, seed, first_env, arrays, self.id)
 
     def _lanes(self, num_envs: int, threads: int, extra: dict[str, Any]) -> Lanes:
         kwargs, limit = copy.deepcopy(self.kwargs) | extra, self.max_episode_steps

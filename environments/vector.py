@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from coach.core.source import Episode, Standing
+from coach.core.source import Episode, Notice, Standing
 from coach.core.spec import Spec
 from numpy.typing import NDArray
 
@@ -23,6 +23,8 @@ class Step:
         truncated: ``[N]`` bool.
         next_obs: the observation that the step led to, the final one at an episode's end.
         episodes: those that ended with this step.
+        dropped: episodes that a bad value ended, see ``environment.on_bad_value``. What this step
+            brought in their environments must not be used; only ``obs`` is theirs.
     """
 
     obs: Any
@@ -31,6 +33,7 @@ class Step:
     truncated: NDArray[np.bool_]
     next_obs: Any
     episodes: Sequence[Episode]
+    dropped: int = 0
 
 
 class VectorEnv(Protocol):
@@ -68,6 +71,10 @@ class VectorEnv(Protocol):
     def unfinished(self, i: int) -> Episode | None:
         """The episode that environment ``i`` is in, where episodes cannot be cut."""
         return None
+
+    def notices(self) -> list[Notice]:
+        """What is to be said about the environments since the last call."""
+        return []
 
     def standing(self) -> Standing | None:
         """How the workers did since the last call, where others step the environments."""

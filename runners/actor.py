@@ -12,6 +12,7 @@ from coach.core.agent import Agent
 from coach.core.batch import Batch, State, flat, leaves, map_tree, rebuild, refilled, select
 from coach.core.context import Context
 from coach.core.device import fetch, go_on, is_accelerator, upload
+from coach.core.errors import BadValueError
 from coach.core.source import Report, Source, Standing
 from coach.core.state import prefixed, under
 from coach.core.stream import drawing_from
@@ -20,6 +21,9 @@ from coach.environments.vector import VectorEnv
 from coach.runners.fragment import FragmentBuffer
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+#: Fragments that may be given up one after the other because of bad values.
+MOST_GIVEN_UP = 100
 
 
 class Actor(Source):
@@ -64,7 +68,14 @@ class Actor(Source):
         self.beat: NDArray[np.int64] | None = None
 
     def collect(self) -> Batch:
-        """Act for ``fragment_length`` steps; the tensors are reused by the next call."""
+        """Act for ``fragment_length`` steps; the tensors are reused by the next call.
+
+        A fragment in which an episode is dropped is given up, and collected anew from there.
+
+        Raises:
+            BadValueError: an environment returned something that cannot be used, and is to stop
+                the run, or does so in every fragment.
+        """
         if self._obs is None:
             self._observe(self.envs.reset())
         if self._masked:
@@ -73,7 +84,8 @@ class Actor(Source):
         agent, envs, ctx = self.agent, self.envs, self.ctx
         without_autograd, on_cpu = torch.inference_mode(), not is_accelerator(self.device)
         stream = drawing_from(ctx.rng if ctx.explore else None)
-        for t in range(self.length):
+        t = given_up = 0
+        while t < self.length:
             begin = perf_counter()
             with without_autograd, stream:
                 chosen = agent.act(self._input, self.state, ctx)
@@ -86,6 +98,7 @@ class Actor(Source):
             fragment = self.fragment or self._allocate(extras)
             if t == 0:
                 map_tree(torch.Tensor.copy_, fragment.batch.state, before)
+                first = ctx.step
             fragment.begin(t, self._obs, action)
             step = envs.step(action)
             ended = fragment.finish(t, step, extras)
@@ -105,6 +118,11 @@ class Actor(Source):
                 self.beat[0] += 1
             act_time += acted - begin
             env_time += perf_counter() - acted
+            t += 1
+            if step.dropped:
+                given_up += 1
+                self._give_up(step.dropped, given_up)
+                t, ctx.step = 0, first
         for name, spent in (("act", act_time), ("env", env_time)):
             self._report.seconds[name] = self._report.seconds.get(name, 0.0) + spent
         fragment.batch.version, fragment.batch.continues = self.version, self._continues
@@ -118,6 +136,7 @@ class Actor(Source):
     def report(self) -> Report:
         """Episodes and timings since the last call."""
         report, self._report = self._report, Report()
+        report.notices += self.envs.notices()
         return report
 
     def standing(self) -> Standing | None:
@@ -177,6 +196,19 @@ class Actor(Source):
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
+
+    def _give_up(self, dropped: int, in_a_row: int) -> None:
+        """Note that episodes were dropped, and with them what there was of a fragment."""
+        self._report.dropped += dropped
+        self._continues = False
+        if in_a_row > MOST_GIVEN_UP:
+            notices = [notice.text for notice in self.envs.notices()]
+            raise BadValueError(
+                f"{MOST_GIVEN_UP} fragments in a row had bad values, so nothing could be learned. "
+                f"The last: {notices[-1] if notices else 'unknown'}",
+                "Mend the environment, or lower run.fragment_length: of a fragment with a bad "
+                "value nothing is learned.",
+            )
 
     def _allocate(self, extras: dict[str, torch.Tensor]) -> FragmentBuffer:
         # The memory beside this actor holds its environments alone, numbered from 0.

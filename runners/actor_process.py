@@ -21,6 +21,7 @@ from coach.runners.actor import Actor
 from coach.runners.board import WeightBoard
 from coach.runners.channel import Channel
 from coach.runners.lockstep import LockstepEnvs
+from coach.runners.notices import packed
 from coach.runners.shared import SharedBlock
 from coach.runners.slot import Slot
 from coach.runners.storage import thaw
@@ -134,8 +135,9 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
             slot.version[0] = version
             slot.seconds[:] = report.seconds["env"], report.seconds["act"], waited
             slot.episode[:] = envs.episode
+            slot.dropped[0] = report.dropped
             slot.write_episodes(report.episodes)
-            channel.send(FILLED, message.value)
+            channel.send(FILLED, message.value, data=packed(report.notices))
     finally:
         actor.close()
 

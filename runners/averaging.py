@@ -9,6 +9,7 @@ from time import monotonic, perf_counter, sleep
 from typing import Any
 
 from coach.core.batch import Batch
+from coach.core.errors import BadValueError, NotFiniteError
 from coach.core.flat import FlatParameters
 from coach.core.learner import Learner
 from coach.core.optimizer import Stepper
@@ -20,7 +21,7 @@ from coach.runners.exchange import Averaged, Portion, agree_on, check_alike, joi
 from coach.runners.gradient_worker import SAVE, SAVING, STOPPING
 from coach.runners.interrupts import GRACE_SECONDS
 from coach.runners.partners import Partners, name_of
-from coach.runners.worker import FAILED, START_SECONDS, Worker, WorkerError, in_words
+from coach.runners.worker import START_SECONDS, Worker, WorkerError, failure_in, in_words
 from torch import Tensor, distributed, nn
 
 _LAST_WORDS_SECONDS = 2.0
@@ -62,6 +63,8 @@ class AveragingSource(Source):
             self._together(self._begin)
         try:
             return self.actor.collect()
+        except (BadValueError, NotFiniteError):
+            raise
         except Exception as error:
             raise LostPartnerError(f"worker 0: {in_words(error)}") from error
 
@@ -87,6 +90,14 @@ class AveragingSource(Source):
         report = self.actor.report()
         report.episodes += self._episodes
         self._episodes = []
+        if self._running:
+            for worker in self.partners.workers:
+                failure = self.partners.failure(worker)
+                if failure is not None:
+                    raise LostPartnerError(f"worker {worker.number}: {failure.strip()}")
+        dropped, notices = self.partners.notes()
+        report.dropped += dropped
+        report.notices += notices
         return report
 
     def standing(self) -> Standing:
@@ -154,8 +165,9 @@ class AveragingSource(Source):
             )
         for worker in partners.workers:  # those that cannot start say why before anyone waits
             message = worker.channel.receive(START_SECONDS)
-            if message.kind == FAILED:
-                raise WorkerError(f"Worker {worker.number} did not start: {message.text}")
+            failure = failure_in(message)
+            if failure is not None:
+                raise WorkerError(f"Worker {worker.number} did not start: {failure}")
         join_group(meeting, Portion(0, partners.count), self.learner.device, partners.timeout)
         check_alike(self.learner.groups, self.learner.device)
 

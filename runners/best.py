@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -32,14 +32,15 @@ class BestPolicy:
         self._written = -inf
 
     def offer(self, value: float, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Keep a policy if none was better.
+        """Keep a policy if none was better; one whose return is not finite never is.
 
         Args:
             value: its mean return.
             weights: of the whole agent; they must not change afterwards.
             facts: that are kept with it.
         """
-        if self.value is None or value >= self.value:
+        # Older runs may have kept a NaN, which is neither less nor more.
+        if isfinite(value) and (self.value is None or not value < self.value):
             self.value = value
             self._unwritten = (weights, {**facts, "return": value})
             self.tick()

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from coach.core.agent import Agent
 from coach.core.device import is_accelerator, place
-from coach.core.errors import FailedEnvironmentError, SettingError
+from coach.core.errors import BadValueError, FailedEnvironmentError, SettingError
 from coach.core.recorder import recorders_in
 from coach.core.schema import build_part
-from coach.core.source import Episode
+from coach.core.source import Episode, Notice
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
 from coach.environments.vector import VectorEnv
@@ -33,6 +33,7 @@ def evaluate(
     beat: NDArray[np.int64] | None = None,
     max_steps: int | None = None,
     most_envs: int = 16,
+    notices: list[Notice] | None = None,
 ) -> list[Episode]:
     """Play ``episodes`` episodes without exploring.
 
@@ -49,12 +50,14 @@ def evaluate(
         max_steps: of an episode, which environments that can be cut are cut at; where others have
             not ended by then, fewer episodes are played, and what they came to counts.
         most_envs: environments that play side by side; more than 16 make no call cheaper.
+        notices: gets a word about every episode that was dropped.
 
     Returns:
         The episodes, sorted by environment.
 
     Raises:
         FailedEnvironmentError: the environments cannot be made, or fail.
+        BadValueError: an environment returned something that cannot be used.
     """
     num_envs = min(episodes, most_envs)
     quota = [episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)]
@@ -79,9 +82,14 @@ def evaluate(
                 break
             actor.collect()
             steps += 1
-            for episode in actor.report().episodes:
+            report = actor.report()
+            for episode in report.episodes:
                 if len(played[episode.env_id]) < quota[episode.env_id]:
                     played[episode.env_id].append(episode)
+            if report.dropped and notices is not None:
+                notices += [one for one in report.notices if not one.topic]
+    except BadValueError as error:
+        raise BadValueError(f"In an evaluation, {error.problem}", error.remedy) from error
     finally:
         agent.train(training)
         actor.close()
@@ -151,6 +159,8 @@ class Judge:
         beat: NDArray[np.int64] | None = None,
     ) -> None:
         self.exam, self.device, self.beat = exam, device, beat
+        #: About episodes that were dropped in the last evaluation.
+        self.notices: list[Notice] = []
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced
             self.agent: Agent = build_part("agent", exam.agent, "agent", spec=exam.spec).value
         place(self.agent, device).requires_grad_(False)
@@ -169,6 +179,7 @@ class Judge:
         self.agent.load_state_dict(weights)
         exam = self.exam
         seed = derived_seed(exam.seed, f"evaluation {env_steps}")
+        self.notices = []
         return evaluate(
             self.agent,
             partial(exam.environment.vector, max_steps=exam.max_steps),
@@ -178,4 +189,5 @@ class Judge:
             self.beat,
             exam.max_steps,
             exam.most_envs,
+            self.notices,
         )

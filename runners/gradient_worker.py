@@ -24,6 +24,7 @@ from coach.runners.exchange import (
 from coach.runners.journal import Journal
 from coach.runners.ledger import Ledger
 from coach.runners.loop import train
+from coach.runners.notices import NOTICES, packed
 from coach.runners.storage import freeze, thaw
 from coach.telemetry.telemetry import Telemetry
 from torch import Tensor
@@ -83,7 +84,7 @@ def serve_gradients(channel: Channel, work: GradientWork) -> None:
         if flags & SAVING:
             keeping.hand_over()
 
-    log = cast(Telemetry, Posting(ledger, portion.number))
+    log = cast(Telemetry, Posting(ledger, portion.number, channel))
     free = isinstance(clock, SharedClock)
     after_fragment = after_free_fragment if free else after_common_fragment
     try:
@@ -101,10 +102,11 @@ class Posting:
     Args:
         ledger: of all workers.
         number: of this one.
+        channel: to the run, for what is to be said about environments.
     """
 
-    def __init__(self, ledger: Ledger, number: int) -> None:
-        self.ledger, self.number = ledger, number
+    def __init__(self, ledger: Ledger, number: int, channel: Channel) -> None:
+        self.ledger, self.number, self.channel = ledger, number, channel
         self.fragments = 0
 
     def update(self, metrics: Mapping[str, Tensor]) -> None:
@@ -116,6 +118,8 @@ class Posting:
         """Post the episodes that ended."""
         self.fragments += 1
         self.ledger.post(self.number, self.fragments, report.episodes)
+        if report.notices or report.dropped:
+            self.channel.send(NOTICES, report.dropped, data=packed(report.notices))
 
 
 class Keeping:

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from coach.core.batch import Batch
+from coach.core.errors import BadValueError, NotFiniteError
 from coach.core.learner import Learner
 from coach.core.source import Report, Source, Standing
 from coach.runners.actor import Actor
@@ -59,6 +60,8 @@ class HogwildSource(Source):
         while True:
             try:
                 return self.actor.collect()
+            except (BadValueError, NotFiniteError):
+                raise
             except Exception as error:  # whatever an environment raises
                 self.partners.tolerance.note(0, in_words(error))
                 self.actor.begin_anew()
@@ -75,6 +78,9 @@ class HogwildSource(Source):
         """Episodes of all workers, timings of this one."""
         report = self.actor.report()
         report.episodes += self.partners.episodes(None)
+        dropped, notices = self.partners.notes()
+        report.dropped += dropped
+        report.notices += notices
         return report
 
     def standing(self) -> Standing:

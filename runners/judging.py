@@ -24,11 +24,12 @@ from coach.core.state import prefixed, under
 from coach.core.threads import Threads
 from coach.runners.channel import Channel, ChannelClosedError
 from coach.runners.evaluation import Exam, Judge
+from coach.runners.notices import NOTICES, packed, unpacked
 from coach.runners.process import cpus
 from coach.runners.settings import EvaluationSettings, RunSettings
 from coach.runners.shared import SharedBlock, share
 from coach.runners.weights import Layout, SharedWeights, layout_of
-from coach.runners.worker import FAILED, START_SECONDS, Tolerance, Worker
+from coach.runners.worker import START_SECONDS, Tolerance, Worker, failure_in
 from torch import Tensor
 
 #: Policies that may wait for their turn before training waits for them.
@@ -158,7 +159,10 @@ class Evaluations:
     def _judge_here(self, candidate: Candidate) -> list[Episode]:
         if self._judge is None:
             self._judge = Judge(self.exam, self.device)
-        return self._judge.judge(candidate.weights, candidate.env_steps)
+        episodes = self._judge.judge(candidate.weights, candidate.env_steps)
+        for notice in self._judge.notices:
+            self.say(notice.text)
+        return episodes
 
 
 class CannotJudgeError(Exception):
@@ -215,6 +219,7 @@ class JudgeProcess:
             patience: seconds to wait for something to be found, once the process is ready.
 
         Raises:
+            BadValueError: an environment returned something that cannot be used.
             CannotJudgeError: it cannot be had, or cannot judge the first policy.
             WorkerError: it failed too often.
         """
@@ -265,8 +270,13 @@ class JudgeProcess:
 
     def _hear(self) -> None:
         message = self.worker.channel.receive(self.timeout)
-        if message.kind == FAILED:
-            self._fail(message.text, raised=True)
+        failure = failure_in(message)
+        if failure is not None:
+            self._fail(failure, raised=True)
+            return
+        if message.kind == NOTICES:
+            for notice in unpacked(message.data):
+                self.tolerance.say(notice.text)
             return
         self.ready = self._started = True
         if message.kind == _FOUND:
@@ -309,6 +319,8 @@ def judge_for_run(channel: Channel, work: JudgeWork) -> None:
         message = channel.receive()
         torch.set_num_threads(message.value)
         found = judge.judge(weights.read(), message.step)
+        if judge.notices:
+            channel.send(NOTICES, data=packed(judge.notices))
         played = np.array([[one.env_id, one.value, one.length, one.cut] for one in found])
         channel.send(_FOUND, data=played.astype(np.float64).tobytes())
 

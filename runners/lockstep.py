@@ -11,23 +11,24 @@ import torch
 from coach.core.batch import map_tree
 from coach.core.errors import CoachError
 from coach.core.layout import Zeros, action_layout, assign, named_leaves
-from coach.core.source import Episode, Standing, WorkerStanding
+from coach.core.source import Episode, Notice, Standing, WorkerStanding
 from coach.core.spec import Spec
 from coach.environments.arrays import EnvArrays
 from coach.environments.history import History, can_repeat, share
 from coach.environments.making import EnvironmentSettings
 from coach.environments.vector import Step, VectorEnv
 from coach.runners.channel import Channel, ChannelClosedError
+from coach.runners.notices import packed, unpacked
 from coach.runners.shared import SharedBlock
 from coach.runners.shared import share as share_memory
 from coach.runners.storage import freeze, thaw
 from coach.runners.tally import advice_on
 from coach.runners.worker import (
-    FAILED,
     START_SECONDS,
     Tolerance,
     Worker,
     WorkerKind,
+    failure_in,
     spread,
     stop_all,
 )
@@ -77,6 +78,7 @@ class LockstepEnvs(VectorEnv):
         self._arrays = _Arrays.allocate(*sizes, self._block.again().zeros)
         self._before = EnvArrays.allocate(spec, num_envs).obs
         self._history = History(num_envs, seed)
+        self._notices: list[Notice] = []
         self._mark, self._steps, self._waited = perf_counter(), 0, 0.0
         self._busy = self._arrays.busy.copy()
 
@@ -93,7 +95,12 @@ class LockstepEnvs(VectorEnv):
         return self._arrays.envs.obs
 
     def step(self, action: NDArray[Any]) -> Step:
-        """Take one action per environment."""
+        """Take one action per environment.
+
+        Raises:
+            BadValueError: one of them returned something that cannot be used.
+            WorkerError: workers failed more often than the run tolerates.
+        """
         arrays, history = self._arrays.envs, self._history
         self._arrays.action[...] = action
         assign(self._before, ..., arrays.obs)
@@ -111,13 +118,22 @@ class LockstepEnvs(VectorEnv):
         self._waited += perf_counter() - begin
         self._steps += 1
         lost = [self._recover(worker, failure) for worker, failure in failures.items()]
-        episodes = []
+        episodes, dropped = [], 0
         for i in np.flatnonzero(arrays.terminated | arrays.truncated).tolist():
-            if not any(i in share for share in lost):
-                length = history.length(i)
-                episodes.append(Episode(i, float(arrays.value[i]), length))
-                history.begin(i, bool(arrays.continues[i]))
-        return arrays.step(episodes)
+            if any(i in share for share in lost):
+                continue
+            if arrays.dropped[i]:
+                dropped += 1
+            else:
+                episodes.append(Episode(i, float(arrays.value[i]), history.length(i)))
+            history.begin(i, bool(arrays.continues[i]))
+            history.episode[i] = int(self._arrays.episode[i])
+        return arrays.step(episodes, dropped)
+
+    def notices(self) -> list[Notice]:
+        """What workers had to say about their environments since the last call."""
+        notices, self._notices = self._notices, []
+        return notices
 
     def standing(self) -> Standing:
         """How the workers did since the last call."""
@@ -168,6 +184,7 @@ class LockstepEnvs(VectorEnv):
             failure = self._wait(worker, START_SECONDS)
             if failure is not None:
                 raise CoachError(f"Worker {worker.number} did not start: {failure}")
+        self._history.episode = self._arrays.episode.tolist()
 
     def _start_one(self, worker: Worker, part: range, state: dict[str, Any], repeat: bool) -> None:
         mine = share(state, part.start, part.stop)
@@ -195,7 +212,8 @@ class LockstepEnvs(VectorEnv):
             return worker.death()
         except TimeoutError:
             return f"it has not answered for {timeout:g} s ({setting})"
-        return message.text if message.kind == FAILED else None
+        self._notices += unpacked(message.data) if message.kind == DONE else []
+        return failure_in(message)
 
     def _recover(self, worker: Worker, failure: str) -> range:
         """Start a failed worker anew, with a step that was cut off; returns its environments."""
@@ -214,6 +232,8 @@ class LockstepEnvs(VectorEnv):
         mine = slice(part.start, part.stop)
         assign(arrays.next_obs, mine, map_tree(lambda a: a[mine], self._before))
         arrays.reward[mine], arrays.terminated[mine], arrays.truncated[mine] = 0.0, False, True
+        arrays.dropped[mine] = False
+        self._history.episode[mine] = self._arrays.episode[mine].tolist()
         return part
 
 
@@ -251,13 +271,15 @@ class _Arrays:
     action: NDArray[Any]
     envs: EnvArrays
     busy: NDArray[np.float64]  # [W] seconds that each worker has spent in its environments
+    episode: NDArray[np.int64]  # [N] numbers, some of which are skipped where resets were bad
 
     @staticmethod
     def allocate(spec: Spec, num_envs: int, workers: int, zeros: Zeros) -> _Arrays:
         shape, dtype = action_layout(spec.action)
         action = zeros((num_envs, *shape), dtype).numpy()
         envs = EnvArrays.allocate(spec, num_envs, zeros)
-        return _Arrays(action, envs, zeros((workers,), torch.float64).numpy())
+        busy = zeros((workers,), torch.float64).numpy()
+        return _Arrays(action, envs, busy, zeros((num_envs,), torch.int64).numpy())
 
 
 def serve_envs(channel: Channel, work: EnvWork) -> None:
@@ -268,12 +290,16 @@ def serve_envs(channel: Channel, work: EnvWork) -> None:
     envs = work.environment.vector(end - begin, work.seed, begin, arrays=rows)
     try:
         envs.load_state_dict(thaw(work.state), work.repeat)
-        channel.send(DONE)
+        numbers = arrays.episode[begin:end]
+        numbers[:] = envs.episode
+        channel.send(DONE, data=packed(envs.notices()))
         while True:
             channel.receive()
             since = perf_counter()
-            envs.step(arrays.action[begin:end])
+            step = envs.step(arrays.action[begin:end])
+            if step.episodes or step.dropped:
+                numbers[:] = envs.episode
             arrays.busy[work.number] += perf_counter() - since
-            channel.send(DONE)
+            channel.send(DONE, data=packed(envs.notices()))
     finally:
         envs.close()

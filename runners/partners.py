@@ -8,15 +8,16 @@ from time import perf_counter
 from typing import Any
 
 from coach.core.learner import Learner
-from coach.core.source import Episode, Standing, WorkerStanding
+from coach.core.source import Episode, Notice, Standing, WorkerStanding
 from coach.core.state import prefixed, under
-from coach.runners.channel import ChannelClosedError
+from coach.runners.channel import ChannelClosedError, Message
 from coach.runners.exchange import GradientWork, Portion
 from coach.runners.gradient_worker import READY, STATE, replay_folder, serve_gradients
 from coach.runners.ledger import Ledger
+from coach.runners.notices import NOTICES, unpacked
 from coach.runners.shared import share
 from coach.runners.storage import freeze, thaw
-from coach.runners.worker import FAILED, Tolerance, Worker, WorkerError, stop_all
+from coach.runners.worker import Tolerance, Worker, WorkerError, failure_in, stop_all
 
 
 class Partners:
@@ -58,6 +59,7 @@ class Partners:
         self.folder = Path()
         self.saved: dict[str, dict[str, Any]] = {}  # states by `name_of` the worker
         self._read = [0] * portion.workers
+        self._dropped, self._notices = 0, list[Notice]()
         self._mark = (perf_counter(), [0] * portion.workers)
 
     def start(
@@ -92,15 +94,36 @@ class Partners:
         return found
 
     def failure(self, worker: Worker) -> str | None:
-        """In words what went wrong with a worker, if something did."""
+        """In words what went wrong with a worker, if something did.
+
+        Raises:
+            BadValueError: its environment returned something that cannot be used.
+            NotFiniteError: something of its agent became NaN or infinite.
+        """
         try:
             while worker.channel.waiting():
-                message = worker.channel.receive(self.timeout)
-                if message.kind == FAILED:
-                    return message.text
+                failure = self._heard(worker.channel.receive(self.timeout))
+                if failure is not None:
+                    return failure
         except (ChannelClosedError, TimeoutError):
             return worker.death()
         return None
+
+    def notes(self) -> tuple[int, list[Notice]]:
+        """Episodes dropped by the workers, and what they had to say, since the last call.
+
+        Read with what `failure` reads.
+        """
+        found = self._dropped, self._notices
+        self._dropped, self._notices = 0, []
+        return found
+
+    def _heard(self, message: Message) -> str | None:
+        """Keep the notices in a message; in words, the failure in it."""
+        if message.kind == NOTICES:
+            self._dropped += message.value
+            self._notices += unpacked(message.data)
+        return failure_in(message)
 
     def state_of(self, worker: Worker, patience: float | None = None) -> dict[str, Any]:
         """The state that a worker hands over.
@@ -115,10 +138,12 @@ class Partners:
         patience = self.timeout if patience is None else patience
         try:
             message = worker.channel.receive(patience)
-            if message.kind == READY:  # it has only just started
+            while message.kind in (READY, NOTICES):  # it has only just started
+                self._heard(message)
                 message = worker.channel.receive(patience)
-            if message.kind == FAILED:
-                raise WorkerError(f"Worker {worker.number} failed: {message.text.strip()}")
+            failure = failure_in(message)
+            if failure is not None:
+                raise WorkerError(f"Worker {worker.number} failed: {failure.strip()}")
             assert message.kind == STATE
             return thaw(message.data)
         except ChannelClosedError as error:

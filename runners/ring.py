@@ -29,16 +29,17 @@ from coach.runners.actor_process import FILLED, FREE, ActorWork, Hosting, act_fo
 from coach.runners.board import WeightBoard
 from coach.runners.channel import ChannelClosedError, Message
 from coach.runners.clock import Clock
+from coach.runners.notices import unpacked
 from coach.runners.shared import share
 from coach.runners.slot import Slot
 from coach.runners.storage import freeze
 from coach.runners.tally import Tally
 from coach.runners.worker import (
-    FAILED,
     START_SECONDS,
     Tolerance,
     Worker,
     WorkerKind,
+    failure_in,
     spread,
     stop_all,
 )
@@ -161,6 +162,7 @@ class RingSource(Source):
         waited = perf_counter() - begin
         self._tally.note(number, slot, lag, waited, len(self._filled))
         continues = not self._gap[number] and (number, which) not in self._anew
+        continues &= not slot.dropped[0]
         self._gap[number] = False
         self._anew.discard((number, which))
         batch = replace(slot.fragment.batch, version=int(slot.version[0]), continues=continues)
@@ -289,11 +291,14 @@ class RingSource(Source):
         self._find_hung()
 
     def _take(self, worker: Worker, message: Message) -> None:
-        if message.kind == FAILED:
-            self._restart(worker, message.text)
+        failure = failure_in(message)
+        if failure is not None:
+            self._restart(worker, failure)
             return
         assert message.kind == FILLED
         number, which = worker.number, message.value
+        self._report.notices += unpacked(message.data)
+        self._report.dropped += int(self._slots_of[number][which].dropped[0])
         self._heard[number], self._starting[number] = monotonic(), False
         self._owes[number] -= 1
         if self._fresh[number]:

@@ -38,6 +38,7 @@ class Slot:
         self.version = zeros((1,), torch.int64).numpy()
         self.seconds = zeros((3,), torch.float64).numpy()  # in environments, acting, waiting
         self.episode = zeros((count,), torch.int64).numpy()  # number of each unfinished episode
+        self.dropped = zeros((1,), torch.int64).numpy()  # episodes, because of bad values
         self._finished = zeros((1,), torch.int64).numpy()
         self._episodes = zeros((length * count, 3), torch.float64).numpy()
 

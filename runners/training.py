@@ -6,6 +6,7 @@ import copy
 import json
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ from time import perf_counter
 from typing import Any
 
 from coach.core.errors import (
+    BadValueError,
     CheckpointError,
     CoachError,
     FailedEnvironmentError,
     InterruptedRunError,
+    NotFiniteError,
 )
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
@@ -174,7 +177,11 @@ class Run:
         """Train until the steps are taken, the target is met or a signal comes.
 
         Raises:
+            BadValueError: an environment returned something that cannot be used; what was learned
+                before is in a checkpoint.
             FailedEnvironmentError: an environment failed; what was learned is in a checkpoint.
+            NotFiniteError: something of the agent became NaN or infinite; what was learned before
+                is in a checkpoint, if its weights were still finite, or else in the last one.
             ResourceError: the disk is full or cannot be written.
             WorkerError: workers failed too often; what was learned is in a checkpoint.
         """
@@ -232,6 +239,12 @@ class Run:
         except FailedEnvironmentError as error:
             self._save(whole=not clock.collecting)
             raise FailedEnvironmentError(error.problem, self._after_mending(error)) from error
+        except (BadValueError, NotFiniteError) as error:
+            self._save_what_is_good()
+            raise type(error)(error.problem, self._after_mending(error)) from error
+        except Exception:
+            experiment.learner.require_finite()  # what was raised may come of weights that are not
+            raise
 
     def _close_parts(self) -> None:
         """Release everything; an environment that does not let itself be closed is left."""
@@ -276,6 +289,7 @@ class Run:
     def _after_fragment(self) -> None:
         run, evaluation = self.experiment.run, self.experiment.evaluation
         if self.clock.passes("evaluation", evaluation.every):
+            self.experiment.learner.require_finite()
             self.evaluations.request(self.clock.env_steps)
         if self.evaluations.waiting:
             self._note_evaluations()
@@ -343,6 +357,13 @@ class Run:
             f"coach train {shlex.quote(str(self.folder))} --resume"
         )
 
+    def _save_what_is_good(self) -> None:
+        """Write a checkpoint, unless others are in the middle of an update or weights are bad."""
+        if self.experiment.source.fragile:
+            return
+        with suppress(NotFiniteError):
+            self._save(whole=not self.clock.collecting)
+
     def _save_last(self, whole: bool = True) -> None:
         if self.clock.interrupted:
             given_up = "" if whole else "; the unfinished episodes are given up"
@@ -353,7 +374,12 @@ class Run:
         self.view.say(f"{self.clock.stop}: {why}, so the last checkpoint before is kept.")
 
     def _save(self, whole: bool = True) -> None:
-        """Write a checkpoint; not ``whole`` leaves out a fragment that was broken off."""
+        """Write a checkpoint; not ``whole`` leaves out a fragment that was broken off.
+
+        Raises:
+            NotFiniteError: the weights are not finite; earlier checkpoints stay.
+        """
+        self.experiment.learner.require_finite()
         self.best.flush()
         self.log.board.flush()
         state = self._state(whole)

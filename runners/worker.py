@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import json
 import multiprocessing
 import os
 import signal
@@ -20,9 +21,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
-from coach.core.errors import CoachError, FailedEnvironmentError
+from coach.core.errors import (
+    BadValueError,
+    CoachError,
+    FailedEnvironmentError,
+    NotFiniteError,
+)
 from coach.core.registry import load_plugin
-from coach.runners.channel import Channel, ChannelClosedError
+from coach.runners.channel import Channel, ChannelClosedError, Message
 from coach.runners.interrupts import ENDING
 from coach.telemetry.streams import survive_closed_output
 
@@ -34,6 +40,11 @@ WorkerKind: TypeAlias = Literal["process", "thread"]
 Target: TypeAlias = Callable[..., None]
 
 FAILED = b"!"  # kind of the message that brings a traceback
+#: Kinds of the messages that bring an error which ends the run: a worker would meet it again.
+_FINAL: dict[bytes, type[BadValueError | NotFiniteError]] = {
+    b"v": BadValueError,
+    b"n": NotFiniteError,
+}
 START_SECONDS = 300.0  # importing and making environments may take long on a loaded machine
 _STOP_SECONDS, _LAST_WORDS_SECONDS = 5.0, 1.0
 
@@ -48,6 +59,18 @@ class WorkerError(CoachError):
     """Workers failed more often than the run tolerates."""
 
     exit_status = 4
+
+
+def failure_in(message: Message) -> str | None:
+    """In words what a worker failed with, if its message says that it did.
+
+    Raises:
+        BadValueError: its environment returned something that cannot be used.
+        NotFiniteError: something of its agent became NaN or infinite.
+    """
+    if message.kind in _FINAL:
+        raise _FINAL[message.kind](*json.loads(message.data))
+    return message.text if message.kind == FAILED else None
 
 
 def in_words(error: BaseException) -> str:
@@ -230,6 +253,10 @@ def _serve(target: Target, channel: Channel, args: tuple[Any, ...]) -> None:
         target(channel, *args)
     except ChannelClosedError:
         return  # the run is over, or gone
+    except (BadValueError, NotFiniteError) as error:
+        kind = next(kind for kind, final in _FINAL.items() if isinstance(error, final))
+        with suppress(ChannelClosedError):
+            channel.send(kind, data=json.dumps([error.problem, error.remedy]).encode())
     except BaseException as error:
         with suppress(ChannelClosedError):
             channel.send(FAILED, data=in_words(error).encode())

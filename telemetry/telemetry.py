@@ -17,6 +17,7 @@ from coach.core.memory import Memory
 from coach.core.source import Episode, Report, Source
 from coach.telemetry.console import LiveView
 from coach.telemetry.means import Means
+from coach.telemetry.sifter import Sifter
 from coach.telemetry.table import Table
 from coach.telemetry.tensorboard import TensorBoard
 from coach.telemetry.timing import Timing
@@ -57,6 +58,8 @@ class Telemetry:
         self.means = Means()
         self._episodes: list[Episode] = []
         self._episode_count = 0
+        self._dropped = 0
+        self._sifter = Sifter()
         self._env_steps = 0
         self._spent = Timing()
         self._advice = ""
@@ -71,6 +74,9 @@ class Telemetry:
         """Note what a fragment brought; write a line if it is time."""
         self._episodes += report.episodes
         self._episode_count += len(report.episodes)
+        self._dropped += report.dropped
+        for text in self._sifter(report.notices) if report.notices else ():
+            self.view.say(text)
         self._spent.add({**report.seconds, "learn": learn_seconds})
         before, self._env_steps = self._env_steps, env_steps
         if env_steps // self.log_every > before // self.log_every:
@@ -93,6 +99,7 @@ class Telemetry:
             "sums": self.means.state_dict(),
             "episodes": [[e.env_id, e.value, e.length] for e in self._episodes],
             "episode_count": self._episode_count,
+            "dropped": self._dropped,
             "columns": self.progress.columns,
             "rows": self.progress.rows,
             "checksums": self.progress.checksums,
@@ -111,6 +118,7 @@ class Telemetry:
         self.means.load_state_dict(state["sums"])
         self._episodes = [Episode(*values) for values in state["episodes"]]
         self._episode_count = state["episode_count"]
+        self._dropped = state.get("dropped", 0)  # older checkpoints do not count them
         # Of older runs there are no checksums, and of the oldest no evaluations.
         self.progress.cut(state["columns"], state["rows"], state.get("checksums"), warn)
         self.evaluations.cut(*_extent(state.get("evaluations", ([], 0))), warn)
@@ -136,7 +144,7 @@ class Telemetry:
             "episode/return": fmean(returns) if returns else None,
             "episode/length": fmean(lengths) if lengths else None,
         }
-        line |= self.means.take()
+        line |= learner.checked(self.means.take())
         rates = learner.learning_rates(env_steps)
         line |= {f"learning_rate/{name}": rate for name, rate in rates.items()}
         scalars = learner.agent.monitor(env_steps)
@@ -147,6 +155,8 @@ class Telemetry:
             "updates": learner.version,
             "episodes": self._episode_count,
         }
+        if self._dropped:
+            counts["dropped_episodes"] = self._dropped
         self.progress.add({**counts, **line})
         timing = self._spent.take(env_steps, learner.version)
         standing = self.source.standing()

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from coach.core.errors import SettingError
+from coach.core.errors import BadValueError, SettingError
 from coach.core.schema import build
 from coach.environments.lanes import GymnasiumLanes
 from coach.environments.making import EnvironmentSettings
@@ -383,3 +383,62 @@ class TestEnvPool:
             EnvironmentSettings("ALE/Pong-v5", backend="envpool").make()
         with pytest.raises(SettingError, match=r"foo(.|\n)*environment\.kwargs"):
             EnvironmentSettings("CartPole-v1", {"foo": 1}, backend="envpool").make()
+
+
+class Spoiled(GymnasiumLanes):
+    """Lanes whose third step has a bad value in lane 1."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(Counting(AutoresetMode.DISABLED))
+        self.what, self.taken = what, 0
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated = super().step(action)
+        self.taken += 1
+        if self.taken == 3:
+            if self.what == "observation":
+                obs[1, 0] = np.nan
+            elif self.what == "reward":
+                reward[1] = np.inf
+            elif self.what == "shape":
+                obs = obs[:, :1]
+            elif self.what == "text":
+                reward = np.array(["1", "2"])
+            else:
+                terminated = np.array([0, 2])
+        return obs, reward, terminated, truncated
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("observation", r"environment 6, episode 0, step 3\): observation is nan at index \[0\]"),
+        ("reward", r"environment 6, episode 0, step 3\): the reward is inf"),
+        ("shape", r"observation is of shape \(2, 1\) instead of \(2, 2\)"),
+        ("text", r"the reward is .*not a number"),
+        ("flag", r"environment 6, episode 0, step 3\): terminated is 2"),
+    ],
+)
+def test_bad_values_of_lanes_are_named(what: str, words: str) -> None:
+    envs = NativeEnvs(Spoiled(what), seed=0, first_env=5, name="counting")
+    envs.reset()
+    with pytest.raises(BadValueError, match=f"counting returned a bad value in step.*{words}"):
+        several(envs, 3)
+
+
+def several(envs: NativeEnvs, steps: int) -> None:
+    for _ in range(steps):
+        envs.step(np.zeros(2, np.int64))
+
+
+def test_lanes_are_told_once_outside_their_bounds() -> None:
+    class Far(GymnasiumLanes):
+        def step(self, action: Any) -> Any:
+            obs, *rest = super().step(action)
+            return (obs - 5, *rest)
+
+    envs = NativeEnvs(Far(Counting(AutoresetMode.DISABLED)), seed=0)
+    envs.reset()
+    several(envs, 2)
+    (notice,) = envs.notices()
+    assert "outside the bounds -1.0 to 1000.0" in notice.text

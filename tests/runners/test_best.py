@@ -158,3 +158,22 @@ def test_policies_of_older_runs_are_read(tmp_path: Path) -> None:
     assert weights["a"].tolist() == [0.0, 1.0, 2.0]
     save_policy(tmp_path, {"a": torch.ones(1)}, {})
     assert "agent.safetensors" not in kept(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_return_that_is_not_finite_is_never_the_best(tmp_path: Path, bad: float) -> None:
+    policy = BestPolicy(tmp_path / "best")
+    offered(policy, bad, 1)
+    assert policy.value is None
+    offered(policy, -7.5, 2)
+    offered(policy, bad, 3)
+    assert policy.value == -7.5
+    policy.flush()
+    assert written(tmp_path / "best") == (2, -7.5)
+
+
+def test_a_bad_return_that_an_older_run_kept_gives_way(tmp_path: Path) -> None:
+    policy = BestPolicy(tmp_path / "best")
+    policy.value = float("nan")
+    offered(policy, -3.0, 2)
+    assert policy.value == -3.0
