@@ -12,7 +12,6 @@ for nothing. Anywhere else, behind a time limit too, it is an error of the envir
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from coach.core.errors import FailedEnvironmentError, SettingError
 from coach.core.spec import AnySpace, Spec
 from gymnasium import spaces
 from numpy.typing import NDArray
+from torch import Tensor
 
 #: Key of the mask in a Dict observation.
 ACTION_MASK = "action_mask"
@@ -59,20 +59,23 @@ def without_mask(spec: Spec) -> AnySpace:
 
 
 def check_masks(
-    obs: Any, env_ids: Sequence[int], step: int, over: NDArray[np.bool_] | None = None
+    obs: Any, env_ids: Tensor, step: int, over: NDArray[np.bool_] | None = None
 ) -> None:
     """Refuse observations that allow no action.
 
     Args:
-        obs: ``N`` observations with a mask.
-        env_ids: ``N`` ids of the environments.
+        obs: ``N`` observations with a mask, as arrays.
+        env_ids: ``[N]`` ids of the environments.
         step: steps of the run so far, for the message.
         over: ``[N]`` those behind a terminal state, which may allow none.
 
     Raises:
         FailedEnvironmentError: one allows none.
     """
-    stuck = ~np.asarray(obs[ACTION_MASK]).any(-1)
+    mask = obs[ACTION_MASK]
+    if mask.any() if len(mask) == 1 else mask.any(-1).all():  # asked after every step
+        return
+    stuck = ~mask.any(-1)
     if over is not None:
         stuck &= ~over
     if stuck.any():

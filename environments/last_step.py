@@ -70,5 +70,5 @@ class LastStep(gym.Wrapper[dict[str, Any], Any, Any, Any]):
 
     def _joined(self, obs: Any, action: Any, reward: Any) -> dict[str, Any]:
         entries = dict(obs) if isinstance(obs, dict) else {"observation": obs}
-        shown = np.clip(np.float32(reward), -self.reward_clip, self.reward_clip)
+        shown = np.clip(float(reward), -self.reward_clip, self.reward_clip)
         return entries | {ACTION: action, REWARD: np.array([shown], np.float32)}

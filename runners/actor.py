@@ -78,8 +78,6 @@ class Actor(Source):
         """
         if self._obs is None:
             self._observe(self.envs.reset())
-        if self._masked:
-            check_masks(self._obs, self.ctx.env_ids.tolist(), self.ctx.step)
         act_time = env_time = 0.0
         agent, envs, ctx = self.agent, self.envs, self.ctx
         without_autograd, on_cpu = torch.inference_mode(), not is_accelerator(self.device)
@@ -104,16 +102,16 @@ class Actor(Source):
             ended = fragment.finish(t, step, extras)
             if chosen.state is not None:
                 self.state = self._next_state(ended, chosen.state)
+            ctx.step += ctx.num_envs
             if step.episodes:
                 self._report.episodes += step.episodes
+                if self._masked:  # also of observations behind a time limit
+                    check_masks(step.next_obs, ctx.env_ids, ctx.step, step.terminated)
             # Environments reuse their arrays, and on CPU the tensors are views of them.
             if step.obs is not self._obs or not on_cpu:
                 self._observe(step.obs)
-            ctx.step += ctx.num_envs
-            if self._masked:
-                ids = ctx.env_ids.tolist()
-                check_masks(step.next_obs, ids, ctx.step, step.terminated)
-                check_masks(step.obs, ids, ctx.step)
+            elif self._masked:
+                check_masks(step.obs, ctx.env_ids, ctx.step)
             if self.beat is not None:
                 self.beat[0] += 1
             act_time += acted - begin
@@ -217,6 +215,8 @@ class Actor(Source):
         return self.fragment
 
     def _observe(self, obs: Any) -> None:
+        if self._masked:
+            check_masks(obs, self.ctx.env_ids, self.ctx.step)
         self._obs = obs
         on_cpu = map_tree(torch.from_numpy, obs)
         self._input = refilled(on_cpu, iter(upload(flat(on_cpu), self.device)))
