@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -16,6 +17,7 @@ from coach.core.device import go_on, is_accelerator
 from coach.core.errors import TOO_FAST, CoachError, NotFiniteError, SettingError, nearest
 from coach.core.flat import flat_groups
 from coach.core.optimizer import Optimizer, Stepper
+from coach.core.polyak import PolicyAverage
 from coach.core.reach import Reach
 from coach.core.recorder import Recorder, recorders_in
 from coach.core.state import prefixed, under
@@ -69,6 +71,7 @@ class Learner:
         priorities: hand on the priorities that objectives find.
         say: told once per objective of parameters that its gradient never reaches; left out, that
             is a warning.
+        average_over: updates over which the evaluated policy is averaged; 0 is the newest.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Learner:
         compiling: Compiling | None = None,
         priorities: bool = True,
         say: Callable[[str], None] | None = None,
+        average_over: int = 0,
     ) -> None:
         self.agent, self.apply, self.priorities = agent, apply or Local(), priorities
         self.threads, self.compiling = threads or Threads(), compiling or Compiling()
@@ -123,6 +127,7 @@ class Learner:
         agent.rng = torch.Generator(self.device).manual_seed(seed)
         self.version = 0
         self._on_cpu = self.device.type == "cpu"
+        self.average = PolicyAverage(agent, average_over) if average_over else None
         self._prepares: bool | None = None  # of the agent, once it is known
         self._reach = Reach(agent, say)
         self.recorder = Recorder()
@@ -205,6 +210,8 @@ class Learner:
         state |= prefixed("agent.", self.agent.state_dict())
         for name, stepper in self.steppers.items():
             state |= prefixed(f"optimizer.{name}.", stepper.state_dict())
+        if self.average is not None:
+            state |= prefixed("average.", self.average.state_dict())
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -215,6 +222,17 @@ class Learner:
         self.agent.load_state_dict(under("agent.", state))
         for name, stepper in self.steppers.items():
             stepper.load_state_dict(under(f"optimizer.{name}.", state))
+        if self.average is not None:
+            self.average.load_state_dict(under("average.", state))
+
+    def evaluated_state(self) -> dict[str, Tensor]:
+        """The agent's ``state_dict`` as evaluations play it: with the averaged policy, if any."""
+        state: dict[str, Tensor] = self.agent.state_dict()
+        return state if self.average is None else {**state, **self.average.weights()}
+
+    def as_evaluated(self) -> AbstractContextManager[None]:
+        """Let the agent have the weights in here that evaluations play."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def _step(self, batch: Batch, env_steps: int) -> Update:
         priority: Tensor | None = None
@@ -242,6 +260,8 @@ class Learner:
                 metrics |= found.metrics
         self.version += 1
         self.agent.after_update()
+        if self.average is not None:
+            self.average.update(self.version)
         return Update(priority, metrics)
 
     def _differentiate(

@@ -134,6 +134,7 @@ def build_experiment(
     learner = Learner(
         agent, default.value, overrides, seed=seed, record=run.record, threads=threads,
         compiling=compiling, priorities=memory.wants_priorities, say=say,
+        average_over=evaluation.average_over,
     )  # fmt: skip
     fragment_length = run.fragment_length or memory.fragment_length
     memory.check_fragments(fragment_length)

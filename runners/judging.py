@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from coach.core.agent import Agent
 from coach.core.layout import Zeros
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
@@ -61,7 +60,7 @@ class Evaluations:
 
     Args:
         exam: what is played.
-        agent: the run's.
+        weights: those of the run's agent as they are evaluated now, by name.
         device: where policies are judged that are judged in this process.
         threads: of the run's updates; where there are more CPUs, one is free.
         settings: of the evaluations.
@@ -74,7 +73,7 @@ class Evaluations:
     def __init__(
         self,
         exam: Exam,
-        agent: Agent,
+        weights: Callable[[], dict[str, Tensor]],
         device: torch.device,
         threads: Threads,
         settings: EvaluationSettings,
@@ -83,7 +82,7 @@ class Evaluations:
         say: Callable[[str], None],
         stopped: Callable[[], bool],
     ) -> None:
-        self.exam, self.agent, self.device, self.threads = exam, agent, device, threads
+        self.exam, self.weights, self.device, self.threads = exam, weights, device, threads
         self.run, self.plugins, self.say, self.stopped = run, plugins, say, stopped
         self.background = settings.background
         if self.background == "auto" and (
@@ -97,7 +96,7 @@ class Evaluations:
 
     def request(self, env_steps: int) -> None:
         """Have the agent judged as it is now, after ``env_steps``."""
-        weights = {name: t.detach().clone() for name, t in self.agent.state_dict().items()}
+        weights = {name: t.detach().clone() for name, t in self.weights().items()}
         self.waiting.append(Candidate(env_steps, weights))
 
     def take(self, patient: bool = False) -> Iterator[Candidate]:

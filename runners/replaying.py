@@ -108,7 +108,8 @@ def _weights(
             raise CheckpointError(f"{folder / 'best' / 'agent.json'} is damaged: it has no steps")
         return weights, facts
     found = find_latest(folder, warn, replay=False)
-    weights = under("learner/agent.", found.state)
+    averaged = under("learner/average.weights.", found.state)  # where evaluations play an average
+    weights = {**under("learner/agent.", found.state), **averaged}
     return weights, {"env_steps": found.manifest["env_steps"]}
 
 

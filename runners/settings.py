@@ -101,6 +101,9 @@ class EvaluationSettings:
         max_steps: steps after which an episode is cut and counts with its return so far; left out,
             27,000 (the longest Atari game), or the environment's own limit where that is longer.
         envs: environments that play side by side; 1 for those that cannot exist twice.
+        average_over: updates over which the weights of the evaluated policy are averaged (Polyak
+            averaging); 0 evaluates the newest weights. Evaluations, the best and the last policy
+            have the average; training does not notice it.
     """
 
     def __init__(
@@ -111,7 +114,9 @@ class EvaluationSettings:
         background: bool | Literal["auto"] = "auto",
         max_steps: Count | None = None,
         envs: Count = 16,
+        average_over: CountOrZero = 0,
     ) -> None:
+        self.average_over = average_over
         self.every, self.episodes, self.stop_at_target = every, episodes, stop_at_target
         self.background, self.max_steps, self.envs = background, max_steps, envs
 

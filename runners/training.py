@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shlex
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from coach.telemetry.profile import Profile
 from coach.telemetry.telemetry import Telemetry
 from coach.telemetry.tensorboard import TensorBoard
 from rich.console import Console
+from torch import Tensor
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Run:
         )
         self.evaluations = Evaluations(
             exam,
-            experiment.agent,
+            experiment.learner.evaluated_state,
             experiment.learner.device,
             experiment.learner.threads,
             evaluation,
@@ -327,23 +328,30 @@ class Run:
         if self.experiment.evaluation.stop_at_target and target and self.last >= target.return_:
             self.clock.stop = self.clock.stop or "target reached"
 
-    def evaluate(self, episodes: int, purpose: str) -> list[Episode]:
-        """Play episodes that depend on the run's seed and on the purpose alone.
+    def evaluate(
+        self, episodes: int, purpose: str, weights: Mapping[str, Tensor] | None = None
+    ) -> list[Episode]:
+        """Play episodes that depend on the weights, the run's seed and the purpose alone.
 
         Args:
             episodes: how many.
             purpose: names their random streams.
+            weights: of the whole agent, which keeps them; left out, the last policy of the run,
+                averaged as `evaluation.average_over` says.
         """
         experiment = self.experiment
-        played = evaluate(
-            experiment.agent,
-            partial(experiment.environment.judging().vector, max_steps=self.max_steps),
-            episodes,
-            derived_seed(experiment.run.seed, purpose),
-            experiment.learner.device,
-            max_steps=self.max_steps,
-            most_envs=experiment.evaluation.envs,
-        )
+        if weights is not None:
+            experiment.agent.load_state_dict(weights)
+        with nullcontext() if weights is not None else experiment.learner.as_evaluated():
+            played = evaluate(
+                experiment.agent,
+                partial(experiment.environment.judging().vector, max_steps=self.max_steps),
+                episodes,
+                derived_seed(experiment.run.seed, purpose),
+                experiment.learner.device,
+                max_steps=self.max_steps,
+                most_envs=experiment.evaluation.envs,
+            )
         self._say_if_cut(played)
         return played
 

@@ -272,8 +272,7 @@ def _run(request: Request, console: Console, report: Callable[[RunProgress], Non
     kept = last
     if has_policy(result.folder / "best"):
         weights, _ = load_policy(result.folder / "best")
-        run.experiment.agent.load_state_dict(weights)
-        kept = [episode.value for episode in run.evaluate(episodes, "verification")]
+        kept = [episode.value for episode in run.evaluate(episodes, "verification", weights)]
     return Trial(seed, kept, last, result.env_steps, result.seconds, result.folder)
 
 
