@@ -6,16 +6,21 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from coach.core.errors import SettingError
-from coach.core.spec import AnySpace
+from coach.core.spec import AnySpace, box_bounds, require_observation
 from gymnasium import spaces
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional
 
 
 def is_image(space: AnySpace) -> bool:
     """A Box of three dimensions: height, width and channels in either order."""
     return isinstance(space, spaces.Box) and len(space.shape) == 3
+
+
+def is_whole(space: AnySpace) -> bool:
+    """A Box of integers or bools."""
+    return isinstance(space, spaces.Box) and np.dtype(space.dtype).kind in "iub"
 
 
 def flat_size(space: AnySpace) -> int:
@@ -33,18 +38,17 @@ def flat_size(space: AnySpace) -> int:
             return int(space.nvec.sum())
         case spaces.MultiBinary():
             return int(np.prod(space.shape))
-    raise SettingError(
-        "environment",
-        f"observations of type {type(space).__name__} are not supported",
-        "Use Box, Discrete, MultiDiscrete, MultiBinary or Dict observations, for instance through "
-        "Gymnasium's FlattenObservation: environment.wrappers: [FlattenObservation].",
-    )
+    require_observation(space)
+    raise TypeError(f"{space} is a Dict: it has an embedder for each key")
 
 
 def flat_encoder(space: AnySpace) -> Callable[[Tensor], Tensor]:
     """A function from a batch of observations to float vectors ``[B, flat_size]``.
 
-    Whole numbers become one-hot vectors, bytes are scaled to [0, 1].
+    Discrete values become one-hot vectors, integers of a Box are scaled, see `IntegerScale`.
+
+    Raises:
+        SettingError: the space has no such form.
     """
     if isinstance(space, spaces.Discrete):
         count, first = int(space.n), int(space.start)
@@ -60,13 +64,61 @@ def flat_encoder(space: AnySpace) -> Callable[[Tensor], Tensor]:
             -1,
         )
     flat_size(space)
-    dims = len(space.shape or ())
-    scale = 255.0 if getattr(space, "dtype", None) == np.uint8 else None
+    return _FlatEncoder(space)
 
-    def encode(obs: Tensor) -> Tensor:
-        flat = obs.float()
-        if dims != 1:
-            flat = flat.flatten(-dims) if dims else flat.unsqueeze(-1)
-        return flat / scale if scale else flat
 
-    return encode
+class _FlatEncoder(nn.Module):
+    def __init__(self, space: AnySpace) -> None:
+        super().__init__()
+        self.scale, self.dims = IntegerScale(space), len(space.shape or ())
+
+    def forward(self, obs: Tensor) -> Tensor:
+        values = self.scale(obs)
+        if self.dims == 1:
+            return values
+        return values.flatten(-self.dims) if self.dims else values.unsqueeze(-1)
+
+
+class IntegerScale(nn.Module):
+    """Observations as floats; integers of a Box are brought near 1 by the bounds of the space.
+
+    Where the bounds include 0, they are divided by the larger magnitude: [0, 1] comes of bounds 0
+    and 255, [-1, 1] of -3 and 3, and 0 stays 0. Other bounds are brought to [0, 1]. Integers
+    without bounds are left as they are, as are floats and the entries of other spaces.
+
+    Args:
+        space: of the observations.
+    """
+
+    offset: Tensor | float
+    divisor: Tensor | float
+
+    def __init__(self, space: AnySpace) -> None:
+        super().__init__()
+        offset, divisor = _integer_scale(space)
+        for name, values in (("offset", offset), ("divisor", divisor)):
+            if (values == values.flat[0]).all():
+                setattr(self, name, float(values.flat[0]))
+            else:
+                self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Observations ``[B, ...]`` of any type to floats of the same shape."""
+        values = obs.float()
+        if isinstance(self.offset, Tensor) or self.offset != 0:
+            values = values - self.offset
+        if isinstance(self.divisor, Tensor) or self.divisor != 1:
+            values = values / self.divisor
+        return values
+
+
+def _integer_scale(space: AnySpace) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What to subtract and what to divide by, of the space's shape or ``[1]``."""
+    if not (isinstance(space, spaces.Box) and is_whole(space) and space.low.size):
+        return np.zeros(1), np.ones(1)
+    low, high, bounded = box_bounds(space)
+    around_zero = (low <= 0) & (high >= 0)
+    offset = np.where(bounded & ~around_zero, low, 0.0)
+    divisor = np.where(around_zero, np.maximum(-low, high), high - low)
+    divisor = np.where(bounded & (divisor > 0), divisor, 1.0)
+    return offset.reshape(space.shape), divisor.reshape(space.shape)

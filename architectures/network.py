@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from coach.architectures.embedder import Embedder
+from coach.architectures.encoding import is_image, is_whole
 from coach.architectures.head import Head
 from coach.architectures.masks import masked
 from coach.architectures.middleware import Middleware
@@ -22,7 +22,7 @@ from coach.core.eager import runs_eagerly
 from coach.core.errors import SettingError, nearest
 from coach.core.recorder import Recorder
 from coach.core.schema import Fraction, Part, PartLike
-from coach.core.spec import Spec
+from coach.core.spec import AnySpace, Spec, require_observation
 from coach.core.stream import current_stream
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -38,7 +38,8 @@ class Network(nn.Module):
         heads: name -> head; an agent says which names it needs.
         share_trunk: all heads read one trunk; otherwise each head has its own embedders and
             middleware.
-        normalize_observations: scale float observations by their running mean and deviation.
+        normalize_observations: scale Box observations by their running mean and deviation; pictures
+            of integers are not, for embedders scale these by their bounds.
         normalize_rewards: scale rewards by the deviation of the running return.
         reward_discount: of that return; the memory's discount suits.
     """
@@ -62,13 +63,23 @@ class Network(nn.Module):
         super().__init__()
         if "state" in heads:
             raise SettingError("heads.state", "outputs have a 'state' already")
+        require_observation(spec.observation)
         self.masks = has_mask(spec)
         leaves = observation_leaves(without_mask(spec))
         chosen = embedders_for(leaves, embedder)
         body = Part.of("middleware", middleware, "middleware")
         self.trunk_of = {name: "shared" if share_trunk else name for name in heads}
+        normalizers = {
+            path: ObservationNormalizer(path, space.shape or ())
+            for path, space in leaves.items()
+            if normalize_observations and _normalizes(space)
+        }
+        read = {
+            path: normalizers[path].space if path in normalizers else space
+            for path, space in leaves.items()
+        }
         self.trunks = Named(
-            {name: Trunk(leaves, chosen, body) for name in dict.fromkeys(self.trunk_of.values())}
+            {name: Trunk(read, chosen, body) for name in dict.fromkeys(self.trunk_of.values())}
         )
         parts = {n: Part.of("head", v, f"heads.{n}") for n, v in heads.items()}
         self.heads = Named(
@@ -87,10 +98,7 @@ class Network(nn.Module):
         )
         self.paths = list(leaves)
         self.normalizers = nn.ModuleList(
-            ObservationNormalizer(path, space.shape or ())
-            if normalize_observations and isinstance(space, spaces.Box) and space.dtype != np.uint8
-            else nn.Identity()
-            for path, space in leaves.items()
+            normalizers[path] if path in normalizers else nn.Identity() for path in leaves
         )
         self.reward_scale = RewardScale(reward_discount) if normalize_rewards else None
         self.random = draws(self)
@@ -182,6 +190,20 @@ class Network(nn.Module):
                 )
         return self
 
+    def doubts(self, key: str) -> list[str]:
+        """In words, what of the observation is read by a guess that may be wrong.
+
+        Args:
+            key: where the network's settings stand in a preset.
+        """
+        found = []
+        for trunk in self.trunks.values():
+            for path, embedder in zip(self.paths, trunk.embedders):  # type: ignore[union-attr, arg-type]
+                doubt = getattr(getattr(embedder, "read", None), "doubt", None)
+                if doubt is not None:
+                    found.append(f"{'.'.join((key, 'embedder', *path))}: {doubt}")
+        return list(dict.fromkeys(found))
+
     def provides(self, name: str) -> tuple[str, ...]:
         """The kinds of output that a head's can be used as, see `Head.provides`."""
         head = self.heads[name]
@@ -191,3 +213,8 @@ class Network(nn.Module):
 
 def _without_middleware() -> Part[Middleware]:
     return Part.of("middleware", "identity", "middleware")
+
+
+def _normalizes(space: AnySpace) -> bool:
+    """Whether running statistics are kept of an entry of the observation."""
+    return isinstance(space, spaces.Box) and not (is_image(space) and is_whole(space))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from coach.core.batch import Batch
 from coach.core.device import upload
+from gymnasium import spaces
 from torch import Tensor, nn
 
 _LEAST_VARIANCE = 1e-8  # of returns that can be told apart
@@ -58,6 +60,8 @@ class ObservationNormalizer(nn.Module):
     def __init__(self, key: tuple[str, ...], shape: tuple[int, ...], clip: float = 10.0) -> None:
         super().__init__()
         self.key, self.clip, self.dims = key, clip, len(shape)
+        #: Of what is handed on.
+        self.space = spaces.Box(-clip, clip, shape, np.float32)
         self.moments = RunningMoments(shape)
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def embedders_for(leaves: Mapping[Path, AnySpace], wanted: Any) -> dict[Path, Pa
             "environment",
             f"two keys of the observation {sorted(by_name)} read the same once nested keys are "
             "joined with dots",
-            "Rename one of them in the environment, or with a TransformObservation wrapper.",
+            "Rename one of them in the environment, or in a wrapper of your own.",
         )
     for name in wanted or {}:
         if name not in by_name:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from coach.core.batch import leaves
 from coach.core.errors import ResourceError, SettingError
-from coach.core.spec import AnySpace, Spec
+from coach.core.spec import AnySpace, Spec, require_observation
 from gymnasium import spaces
 from torch import Tensor
 
@@ -29,6 +29,7 @@ def observation_layout(space: AnySpace) -> Any:
     Raises:
         SettingError: the space cannot be stored as arrays.
     """
+    require_observation(space)
     if isinstance(space, spaces.Dict):
         for key in space.spaces:
             if not isinstance(key, str):
@@ -38,15 +39,7 @@ def observation_layout(space: AnySpace) -> Any:
                     "Name the parts of a Dict observation with text: Dict(position=Box(...)).",
                 )
         return {key: observation_layout(inner) for key, inner in space.spaces.items()}
-    if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        dtype = np.dtype(space.dtype)
-        return tuple(space.shape or ()), torch_dtype(dtype)
-    raise SettingError(
-        "environment",
-        f"observations of type {type(space).__name__} are not supported",
-        "Use Box, Discrete, MultiDiscrete, MultiBinary or Dict observations, for instance through "
-        "Gymnasium's FlattenObservation: environment.wrappers: [FlattenObservation].",
-    )
+    return tuple(space.shape or ()), torch_dtype(np.dtype(space.dtype))
 
 
 def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:

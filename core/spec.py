@@ -45,8 +45,7 @@ class Spec:
             raise SettingError(
                 "agent",
                 f"{owner} serves {served} actions, but the environment has {self.action}",
-                "Choose another agent (`coach list agents`): dqn serves Discrete, sac serves Box, "
-                "ppo serves Discrete, MultiDiscrete, MultiBinary and Box.",
+                _agents_for(self.action),
             )
 
     def num_actions(self, owner: str) -> int:
@@ -71,9 +70,29 @@ class Spec:
                 f"{owner} needs bounded actions, but the environment has {self.action}",
                 "Set bounds that suit the task, such as `environment.wrappers: "
                 '[{"coach.environments.bounded_actions:BoundActions": '
-                f"{{low: {some_low}, high: {some_high}}}}}]`, or set `agent.type: ppo`.",
+                f"{{low: {some_low}, high: {some_high}}}}}]`, or choose agent ppo.",
             )
         return len(bounded)
+
+
+def _agents_for(action: AnySpace) -> str:
+    """A sentence that names agents which serve an action space."""
+    match action:
+        case spaces.Discrete():
+            agents = "dqn or ppo"
+        case spaces.Box():
+            agents = "sac or ppo" if box_bounds(action)[2].all() else "ppo"
+        case spaces.MultiDiscrete() | spaces.MultiBinary():
+            agents = "ppo"
+        case _:
+            return _OWN_ACTION_WRAPPER
+    return f"Choose agent {agents}; `coach list agents` shows all of them."
+
+
+_OWN_ACTION_WRAPPER = (
+    "No agent serves such actions: name a gymnasium.ActionWrapper of your own that makes one "
+    "of these in environment.wrappers, as docs/environments.md shows."
+)
 
 
 def box_bounds(
@@ -97,6 +116,63 @@ def box_bounds(
     below = space.bounded_below.reshape(-1) & (low > least)
     above = space.bounded_above.reshape(-1) & (high < most)
     return low, high, below & above
+
+
+def require_observation(space: AnySpace) -> None:
+    """Stop unless observations can be stored and read as arrays.
+
+    Raises:
+        SettingError: a part of the space has no such form.
+    """
+    good, bad = _parts(space)
+    if not bad:
+        return
+    key, part = next(iter(bad.items()))
+    remedies = []
+    if good and isinstance(space, spaces.Dict):
+        kept = [name for name in space.spaces if not _parts(space.spaces[name])[1]]
+        if kept:
+            names = ", ".join(map(str, kept))
+            remedies.append(
+                f"`environment.wrappers: [{{FilterObservation: {{filter_keys: [{names}]}}}}]`"
+            )
+    if _flattens(space):
+        remedies.append("`environment.wrappers: [FlattenObservation]`")
+    raise SettingError(
+        "environment",
+        f"observations of type {type(part).__name__}{f' (key {key})' if key else ''} are not "
+        "supported",
+        "Use Box, Discrete, MultiDiscrete, MultiBinary or Dict observations: "
+        + (f"set {' or '.join(remedies)}." if remedies else _OWN_WRAPPER),
+    )
+
+
+_OWN_WRAPPER = (
+    "name a gymnasium.ObservationWrapper of your own that makes such an observation in "
+    "environment.wrappers, as docs/environments.md shows."
+)
+
+
+def _parts(space: AnySpace, key: str = "") -> tuple[dict[str, AnySpace], dict[str, AnySpace]]:
+    """The parts of an observation that can be stored, by dotted key, and those that cannot."""
+    if not isinstance(space, spaces.Dict):
+        kinds = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+        return ({key: space}, {}) if isinstance(space, kinds) else ({}, {key: space})
+    good: dict[str, AnySpace] = {}
+    bad: dict[str, AnySpace] = {}
+    for name, inner in space.spaces.items():
+        one, other = _parts(inner, f"{key}.{name}" if key else str(name))
+        good |= one
+        bad |= other
+    return good, bad
+
+
+def _flattens(space: AnySpace) -> bool:
+    """Whether Gymnasium's FlattenObservation makes a vector of it."""
+    try:
+        return isinstance(spaces.flatten_space(space), spaces.Box)
+    except (NotImplementedError, TypeError, ValueError):
+        return False
 
 
 def _some_bounds(space: spaces.Box) -> tuple[Any, Any]:

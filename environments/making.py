@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ class EnvironmentSettings:
             key = f"environment.wrappers[{number}]"
             name, arguments = _named_wrapper(wrapper, key)
             cls = _wrapper_class(name, key)
+            arguments = _with_tuples(cls, arguments)
             env = self._guarded(key, lambda c=cls, e=env, a=arguments: c(e, **a))  # type: ignore[misc]
         return env
 
@@ -278,6 +280,19 @@ def _named_wrapper(wrapper: Any, key: str) -> tuple[str, dict[str, Any]]:
     raise SettingError(
         key, f"expected a wrapper's name or 'Name: {{argument: value}}', got {wrapper!r}"
     )
+
+
+def _with_tuples(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Lists as tuples where the constructor asks for these, which YAML cannot write."""
+    try:
+        takes = inspect.signature(cls).parameters
+    except (TypeError, ValueError):
+        return arguments
+    wants = {name for name, item in takes.items() if "tuple[" in str(item.annotation).lower()}
+    return {
+        name: tuple(value) if name in wants and isinstance(value, list) else value
+        for name, value in arguments.items()
+    }
 
 
 def _wrapper_class(name: str, key: str) -> type[gym.Wrapper[Any, Any, Any, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import torch
+from coach.architectures.network import Network
 from coach.core.agent import Agent
 from coach.core.compiling import Compiling
 from coach.core.device import place
@@ -16,7 +17,7 @@ from coach.core.errors import CoachError, ResourceError, SettingError
 from coach.core.learner import Learner
 from coach.core.memory import Memory
 from coach.core.optimizer import Optimizer
-from coach.core.schema import build, build_part
+from coach.core.schema import build, build_part, parameters
 from coach.core.source import Source
 from coach.core.spec import Spec
 from coach.environments.calls import close
@@ -155,6 +156,7 @@ def build_experiment(
         memory.order,
     )
     source, note = (make_share(scene), "") if partner else make_source(scene)
+    note = "\n".join(filter(None, [note, *_doubts(agent)]))
     return Experiment(
         environment,
         run,
@@ -170,6 +172,17 @@ def build_experiment(
         note,
         plain,
     )
+
+
+def _doubts(agent: Agent) -> list[str]:
+    """What the agent's networks read by a guess, each with the setting that decides it."""
+    found = []
+    for name, module in agent.named_modules():
+        if isinstance(module, Network):
+            built = "key" in vars(module)
+            default = f"agent.{name}" if name in parameters(type(agent)) else module.key
+            found += module.doubts(module.key if built else default)
+    return list(dict.fromkeys(found))
 
 
 def spec_of(environment: EnvironmentSettings) -> Spec:

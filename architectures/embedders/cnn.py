@@ -6,7 +6,7 @@ import torch
 from coach.architectures.activations import Activation, activation_layer
 from coach.architectures.dense import Dense
 from coach.architectures.embedder import Embedder
-from coach.architectures.images import ImageReader, flat_output
+from coach.architectures.images import ChannelOrder, ImageReader, flat_output
 from coach.core.registry import register
 from coach.core.schema import Count
 from coach.core.spec import AnySpace
@@ -23,6 +23,8 @@ class CNN(Embedder):
         layers: channels, kernel and stride of each convolution.
         hidden: widths of the dense layers behind them.
         activation: behind each layer.
+        channel_order: where the picture has its channels; auto guesses, and says so where the shape
+            does not tell.
     """
 
     def __init__(
@@ -31,15 +33,16 @@ class CNN(Embedder):
         layers: list[tuple[Count, Count, Count]] = [(16, 3, 1)],  # noqa: B006 (a schema default)
         hidden: list[Count] = [128],  # noqa: B006 (a schema default, never changed)
         activation: Activation = "relu",
+        channel_order: ChannelOrder = "auto",
     ) -> None:
         super().__init__()
-        self.read = ImageReader(space, "cnn")
-        channels, built = self.read.size[0], []
+        self.read = ImageReader(space, "cnn", channel_order)
+        inputs, built = self.read.size[0], []
         for width, kernel, stride in layers:
-            built += [nn.Conv2d(channels, width, kernel, stride), activation_layer(activation)]
-            channels = width
+            built += [nn.Conv2d(inputs, width, kernel, stride), activation_layer(activation)]
+            inputs = width
         self.convolutions = nn.Sequential(*built, nn.Flatten())
-        inputs = flat_output(self.convolutions, self.read.size, "cnn")
+        inputs = flat_output(self.convolutions, self.read, "cnn")
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dense = Dense(inputs, hidden, activation)
         self.features = hidden[-1] if hidden else inputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from coach.architectures.embedder import Embedder
-from coach.architectures.images import ImageReader, flat_output
+from coach.architectures.images import ChannelOrder, ImageReader, flat_output
 from coach.architectures.linear import Linear
 from coach.core.registry import register
 from coach.core.schema import Count
@@ -36,6 +36,8 @@ class ImpalaCNN(Embedder):
     Args:
         channels: channels of each block.
         width: width of the dense layer behind them.
+        channel_order: where the picture has its channels; auto guesses, and says so where the shape
+            does not tell.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class ImpalaCNN(Embedder):
         space: AnySpace,
         channels: list[Count] = [16, 32, 32],  # noqa: B006 (a schema default, never changed)
         width: Count = 256,
+        channel_order: ChannelOrder = "auto",
     ) -> None:
         super().__init__()
-        self.read = ImageReader(space, "impala_cnn")
+        self.read = ImageReader(space, "impala_cnn", channel_order)
         layers: list[nn.Module] = []
         inputs = self.read.size[0]
         for outputs in channels:
@@ -57,7 +60,7 @@ class ImpalaCNN(Embedder):
             ]
             inputs = outputs
         body = nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Flatten())
-        flat = flat_output(body, self.read.size, "impala_cnn")
+        flat = flat_output(body, self.read, "impala_cnn")
         self.layers = nn.Sequential(*body, Linear(flat, width), nn.ReLU(inplace=True))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features = width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from coach.architectures.activations import Initializer, initialized
 from coach.architectures.embedder import Embedder
-from coach.architectures.images import ImageReader, flat_output
+from coach.architectures.images import ChannelOrder, ImageReader, flat_output
 from coach.architectures.linear import Linear
 from coach.core.registry import register
 from coach.core.schema import Count
@@ -20,13 +20,19 @@ class NatureCNN(Embedder):
     Args:
         width: width of the dense layer; null has none, for heads with hidden layers of their own.
         init: "default" is torch's own, "orthogonal" what PPO implementations use.
+        channel_order: where the picture has its channels; auto guesses, and says so where the shape
+            does not tell.
     """
 
     def __init__(
-        self, space: AnySpace, width: Count | None = 512, init: Initializer = "default"
+        self,
+        space: AnySpace,
+        width: Count | None = 512,
+        init: Initializer = "default",
+        channel_order: ChannelOrder = "auto",
     ) -> None:
         super().__init__()
-        self.read = ImageReader(space, "nature_cnn")
+        self.read = ImageReader(space, "nature_cnn", channel_order)
         convolutions = nn.Sequential(
             initialized(nn.Conv2d(self.read.size[0], 32, 8, 4), init),
             nn.ReLU(inplace=True),
@@ -36,7 +42,7 @@ class NatureCNN(Embedder):
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )
-        inputs = flat_output(convolutions, self.read.size, "nature_cnn")
+        inputs = flat_output(convolutions, self.read, "nature_cnn")
         dense = (
             []
             if width is None

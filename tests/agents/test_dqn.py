@@ -132,6 +132,6 @@ def test_what_does_not_fit_is_refused(settings: dict[str, Any], words: list[str]
 @pytest.mark.parametrize("action", [spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([2, 2]), spaces.MultiBinary(2)], ids=str)  # fmt: skip
 def test_serves_discrete_actions_alone(action: spaces.Space[Any]) -> None:
     with pytest.raises(
-        SettingError, match=r"agent dqn serves Discrete actions(.|\n)*sac(.|\n)*ppo"
+        SettingError, match=r"agent dqn serves Discrete actions(.|\n)*Choose agent .*ppo"
     ):
         DQN(Spec(SPEC.observation, action))

@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused(settings: dict[str, Any], words: list[str]
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (spaces.Discrete(3), ["agent sac serves Box actions", "dqn serves Discrete"]),
+        (spaces.Discrete(3), ["agent sac serves Box actions", "Choose agent dqn or ppo"]),
         (spaces.Box(-float("inf"), 1, (2,)), ["agent sac needs bounded actions", "ppo"]),
     ],
     ids=str,

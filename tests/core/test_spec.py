@@ -149,8 +149,11 @@ def test_actions_are_a_number_or_a_flat_vector(space: spaces.Space[Any], layout:
 def test_observations_without_arrays_are_refused(space: spaces.Space[Any]) -> None:
     with pytest.raises(SettingError, match=rf"{type(space).__name__} are not supported"):
         observation_layout(space)
-    with pytest.raises(SettingError, match="FlattenObservation"):
-        observation_layout(spaces.Dict({"x": space}))
+    remedy = "ObservationWrapper" if isinstance(space, spaces.Sequence) else "FlattenObservation"
+    with pytest.raises(SettingError, match=rf"\(key y.x\)(.|\n)*{remedy}"):
+        observation_layout(spaces.Dict({"y": spaces.Dict({"x": space})}))
+    with pytest.raises(SettingError, match=r"FilterObservation: {filter_keys: \[a\]}"):
+        observation_layout(spaces.Dict({"a": VECTOR, "x": space}))
 
 
 def test_memory_starts_where_kernels_like_it() -> None:
