@@ -6,7 +6,10 @@ import hypothesis
 import pytest
 import torch
 from coach.core.errors import CoachError
-from coach.core.registry import load_plugin
+from coach.core.registry import KINDS, entries, load_plugin
+
+#: Parts that the plugins of this run brought, as (kind, name).
+OWN_PARTS = pytest.StashKey[set[tuple[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="FILE.py|MODULE",
-        help="import your own parts, so that the contract tests run against them too",
+        help="import your own parts, and run the tests of these parts alone",
     )
 
 
@@ -24,11 +27,43 @@ def pytest_configure(config: pytest.Config) -> None:
     # The same examples in every run, however slow the machine.
     hypothesis.settings.register_profile("coach", deadline=None, derandomize=True)
     hypothesis.settings.load_profile("coach")
+    before = _parts()
     for plugin in config.getoption("--plugin"):
         try:
             load_plugin(plugin)
         except CoachError as error:
             raise pytest.UsageError(str(error)) from None
+    own = config.stash[OWN_PARTS] = _parts() - before
+    if config.getoption("--plugin") and not own:
+        raise pytest.UsageError("The plugin registers no parts; see @register in docs/own-agent.md")
+
+
+def _parts() -> set[tuple[str, str]]:
+    return {(kind, entry.name) for kind in KINDS for entry in entries(kind)}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With plugins, keep the tests of their parts."""
+    own = config.stash[OWN_PARTS]
+    if not own:
+        return
+    kept = [item for item in items if _is_about(item, own)]
+    chosen = set(map(id, kept))
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
+    items[:] = kept
+
+
+def _is_about(item: pytest.Item, own: set[tuple[str, str]]) -> bool:
+    """Whether a test is parametrized by one of the parts."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    if given.get("kind") in KINDS:
+        return (given["kind"], given.get("name")) in own
+    names = {name for _, name in own}
+    return any(
+        (argument, value) in own if argument in KINDS else argument == "name" and value in names
+        for argument, value in given.items()
+        if isinstance(value, str)
+    )
 
 
 @pytest.fixture(autouse=True)

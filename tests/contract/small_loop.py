@@ -26,7 +26,7 @@ from coach.runners.actor import Actor
 from coach.runners.clock import Clock
 from coach.runners.loop import train
 from gymnasium import spaces
-from worlds import ACTIONS, OBSERVATIONS
+from worlds import ACTIONS, OBSERVATIONS, ours
 
 #: Whatever memory is built takes of these what it knows.
 SMALL_MEMORY = {
@@ -144,9 +144,10 @@ def small_memory(
 
 
 def agents() -> list[str]:
-    """Every registered agent, plugins included, for which any observation will do."""
+    """Every registered agent, plugins included, that learns from vectors."""
     found = [entry.name for entry in entries("agent")]
-    return [name for name in found if not find("agent", name).future_key]  # type: ignore[attr-defined]
+    anything = [name for name in found if not find("agent", name).future_key]  # type: ignore[attr-defined]
+    return [name for name in anything if ours("agent", name) or served(name)]
 
 
 def memories_of(agent: type[Agent]) -> list[str]:

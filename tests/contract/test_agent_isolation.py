@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,7 @@ from small_loop import (
     small_loop,
     weights,
 )
-from worlds import ACTIONS, OBSERVATIONS, World
+from worlds import ACTIONS, OBSERVATIONS, World, ours
 
 #: A picture and numbers, nested: every kind of embedder in one network.
 NESTED = spaces.Dict(
@@ -62,8 +63,11 @@ def act(loop: Loop, obs: Any, seed: int = 0, explore: bool = True) -> torch.Tens
 @pytest.mark.parametrize(("agent", "action"), REFUSED)
 def test_a_refusal_says_who_refuses_what_and_a_way_out(agent: str, action: str) -> None:
     spec = Spec(OBSERVATIONS["vector"], ACTIONS[action])
-    with pytest.raises(SettingError, match=rf"(agent {agent}|head \w+) serves ") as raised:
+    with pytest.raises(SettingError) as raised:
         build_part("agent", agent, "agent", spec=spec)
+    if not ours("agent", agent):
+        return  # that it refuses with an error of its own is enough
+    assert re.search(rf"(agent {agent}|head \w+) serves ", str(raised.value))
     assert str(spec.action) in str(raised.value)
     assert "coach list agents" in raised.value.remedy
 
@@ -73,6 +77,11 @@ def test_a_refusal_says_who_refuses_what_and_a_way_out(agent: str, action: str) 
 def test_every_pair_of_spaces_trains_in_the_real_loop(
     agent: str, action: str, observation: str
 ) -> None:
+    if not ours("agent", agent):
+        try:
+            build_part("agent", agent, spec=Spec(SPACES[observation], ACTIONS[action]))
+        except SettingError as refusal:
+            pytest.skip(f"{agent} declines: {refusal.problem}")
     loop = loop_of(agent, action, observation)  # its environments check every action
     before = weights(loop.agent.policy)
     log = loop.train(48)

@@ -63,9 +63,9 @@ def built(kind: str, settings: dict[str, Any]) -> Built[Any]:
                     seed=0,
                 )
             except SettingError as error:
-                if "serves" not in str(error) and "needs an image" not in str(error):
-                    raise
-                refusal = error
+                if error.key.removeprefix(f"{kind}.").split(".")[0] in settings:
+                    raise  # it is about the settings, not about the spaces
+                refusal = refusal or error
     assert refusal is not None
     raise refusal
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from coach.core.registry import find
 from gymnasium import spaces
 
 OBSERVATIONS: dict[str, spaces.Space[Any]] = {
@@ -34,6 +35,11 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
     "multidiscrete": spaces.MultiDiscrete([2, 3]),
     "multibinary": spaces.MultiBinary(3),
 }
+
+
+def ours(kind: str, name: str) -> bool:
+    """Whether a part comes with Coach: its refusals have to say more than those of plugins."""
+    return find(kind, name).__module__.startswith("coach.")
 
 
 class World(gym.Env[Any, Any]):
