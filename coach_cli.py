@@ -6,6 +6,8 @@ at once.
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 from pathlib import Path
@@ -282,12 +284,27 @@ def main() -> NoReturn:
     except CoachError as error:
         errors.print("[bold red]Error:[/bold red] ", end="")
         errors.print(error.args[0], markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
+        _leave(error.exit_status)
     except InterruptedRunError as error:
         name = signal.Signals(error.number).name
         errors.print(f"Interrupted by {name}; there was nothing to save.", highlight=False)
-        sys.exit(128 + error.number)
-    sys.exit(0)
+        _leave(128 + error.number)
+    except SystemExit as end:
+        _leave(end.code)
+    _leave(0)
+
+
+def _leave(status: str | int | None) -> NoReturn:
+    """End this process, whatever environments have left running."""
+    if "coach.runners.process" in sys.modules:  # of commands that make environments
+        from coach.runners.process import end_leftovers
+
+        if end_leftovers(lambda text: errors.print(text, highlight=False)):
+            atexit._run_exitfuncs()  # os._exit would leave them out
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status if isinstance(status, int) else 0 if status is None else 1)
+    sys.exit(status)
 
 
 def _placement(

@@ -9,6 +9,8 @@ from time import perf_counter
 from typing import Any
 
 import gymnasium as gym
+from coach.core.errors import CoachError
+from coach.environments.calls import calling, close, environment_name
 from coach.environments.making import EnvironmentSettings
 from coach.runners.worker import WorkerKind
 
@@ -46,8 +48,10 @@ def choose_placement(
         workers: how many could share them.
         apart: never choose this thread.
     """
-    envs = [environment.make(), environment.make()]
+    envs: list[gym.Env[Any, Any]] = []
     try:
+        for _ in range(2):
+            envs.append(environment.make())
         seconds, steps = time_steps(envs[0])
         took = f"a step takes {_shown(seconds)}"
         saved = seconds * (num_envs - -(-num_envs // workers))
@@ -61,9 +65,14 @@ def choose_placement(
         # The fastest of a few, in turn: whatever else the machine does only slows them down.
         alone, both = zip(*[(together(envs[:1], steps), together(envs, steps)) for _ in _ROUNDS])
         gain = 2 * min(alone) / max(min(both), 1e-9)
+    except CoachError as error:
+        if not envs:
+            raise
+        reason = f"two cannot be tried side by side ({error.problem.splitlines()[-1]})"
+        return Placement("process", reason if apart else f"{workers} processes: {reason}")
     finally:
         for env in envs:
-            env.close()
+            close(env)
     why = f"{took}, and two threads step {gain:.1f} times as fast as one"
     kind: WorkerKind = "thread" if gain > _THREADS_PAY else "process"
     if kind == "thread" and workers > _FEW and getattr(sys, "_is_gil_enabled", lambda: True)():
@@ -76,14 +85,15 @@ def time_steps(
     env: gym.Env[Any, Any], most_steps: int = _MOST_STEPS, most_seconds: float = _MOST_SECONDS
 ) -> tuple[float, int]:
     """Mean seconds of a random step, and how many were taken; no more than the limits say."""
-    env.action_space.seed(0)
-    env.reset(seed=0)
-    begin, steps = perf_counter(), 0
-    while steps < most_steps and (steps == 0 or perf_counter() - begin < most_seconds):
-        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
-        steps += 1
-        if terminated or truncated:
-            env.reset()
+    with calling(environment_name(env), "step"):
+        env.action_space.seed(0)
+        env.reset(seed=0)
+        begin, steps = perf_counter(), 0
+        while steps < most_steps and (steps == 0 or perf_counter() - begin < most_seconds):
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            steps += 1
+            if terminated or truncated:
+                env.reset()
     return (perf_counter() - begin) / steps, steps
 
 
@@ -93,12 +103,22 @@ def together(envs: list[gym.Env[Any, Any]], steps: int) -> float:
     All of them count, not the mean of each: a thread that holds Python's lock most of the time
     may let no other begin before it is done.
     """
-    threads = [threading.Thread(target=time_steps, args=(env, steps, 60.0)) for env in envs]
+    failures: list[CoachError] = []
+
+    def time_one(env: gym.Env[Any, Any]) -> None:
+        try:
+            time_steps(env, steps, 60.0)
+        except CoachError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=time_one, args=(env,), daemon=True) for env in envs]
     begin = perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if failures:
+        raise failures[0]
     return perf_counter() - begin
 
 

@@ -51,6 +51,7 @@ def evaluate_run(
     Raises:
         CheckpointError: the run has no policy yet, or it is damaged.
     """
+    folder = folder.absolute()  # an environment may change the working directory
     weights, facts = _weights(folder, warn, last)
     environment: EnvironmentSettings = build(
         EnvironmentSettings, settings["environment"], "environment"

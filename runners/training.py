@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -155,6 +156,12 @@ class Run:
         if found is None or resumption is None:
             if experiment.note and not quiet:
                 self.view.say(experiment.note)
+            warmup = experiment.plain["memory"].get("warmup") or 0
+            if warmup >= run.steps:
+                self.view.say(
+                    f"memory.warmup is {warmup:,} steps, and the run has {run.steps:,}: no update "
+                    "will be made. Lower memory.warmup, or raise run.steps (--steps)."
+                )
             board.text("preset", dump(experiment.plain))
             board.text("versions", json.dumps(versions(), indent=1))
             return
@@ -219,6 +226,9 @@ class Run:
             finally:
                 clock.breakable = False  # from here on no signal may break anything off
             self._save_last()
+            self.log.last_line()
+            if not experiment.learner.version and not clock.interrupted:
+                self.view.say("No update was made in this run: it ended before the first was due.")
         except (InterruptedRunError, KeyboardInterrupt):
             # The latter comes where somebody else, an environment say, handles the signals.
             clock.stop = clock.stop or "interrupted by SIGINT"
@@ -458,13 +468,16 @@ def start(
     listener: Listener | None = None,
 ) -> Run:
     """A new run of a preset, in a new folder under ``root``."""
+    root = root.absolute()  # an environment may change the working directory
     experiment = build_experiment(settings, plugins, _teller(console))
     folder = run_folder.create(root, name, experiment.run.seed, experiment.plain, plugins)
     lock = RunLock(folder)
     try:
         return Run(experiment, folder, console, lock, None, quiet, plugins, listener)
-    except BaseException:
+    except BaseException as error:
         lock.release()
+        if isinstance(error, InterruptedRunError):
+            shutil.rmtree(folder, ignore_errors=True)  # there is nothing in it to go on from
         raise
 
 
@@ -534,7 +547,7 @@ def resume(
         SettingError: a setting has changed that cannot.
         CheckpointError: there is no whole checkpoint, or it does not fit.
     """
-    warn = _teller(console)
+    warn, folder = _teller(console), folder.absolute()
     if not run_folder.is_run(folder):
         run_folder.read(folder)  # says why
     lock = RunLock(folder)

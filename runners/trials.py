@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from coach.core.errors import CoachError
+from coach.core.errors import CoachError, FailedEnvironmentError
 from coach.core.registry import load_plugin
 from coach.runners import folder as run_folder
 from coach.runners.changes import changes_between
@@ -26,6 +26,7 @@ from coach.runners.experiment import build_experiment
 from coach.runners.interrupts import ended_by_signals
 from coach.runners.preset import dump
 from coach.runners.training import Run, carry_through, resume, start
+from coach.runners.worker import WorkerError
 from coach.telemetry.console import Listener, RunProgress
 from coach.telemetry.verification import VerificationView
 from rich.console import Console
@@ -85,6 +86,7 @@ class _Failure:
     problem: str
     remedy: str
     stopped: str
+    exit_status: int
 
 
 class InterruptedTrialError(CoachError):
@@ -189,10 +191,11 @@ def _receive(
             view.progress(request.seed, message)
         case str():
             view.say(request.seed, message)
-        case _Failure(problem, remedy, stopped):
+        case _Failure(problem, remedy, stopped, exit_status):
             if stopped:
                 raise InterruptedTrialError(problem, stopped)
-            raise CoachError(f"Seed {request.seed}: {problem}", remedy)
+            kinds = {kind.exit_status: kind for kind in (FailedEnvironmentError, WorkerError)}
+            raise kinds.get(exit_status, CoachError)(f"Seed {request.seed}: {problem}", remedy)
     return None
 
 
@@ -220,7 +223,9 @@ def _job(request: Request, connection: Connection) -> None:
     try:
         pipe.send(_run(request, pipe, pipe.send))
     except CoachError as error:
-        pipe.send(_Failure(error.problem, error.remedy, getattr(error, "stopped", "")))
+        pipe.send(
+            _Failure(error.problem, error.remedy, getattr(error, "stopped", ""), error.exit_status)
+        )
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)  # nobody waits for the outcome

@@ -30,6 +30,7 @@ from coach.core.errors import (
 from coach.core.registry import load_plugin
 from coach.runners.channel import Channel, ChannelClosedError, Message
 from coach.runners.interrupts import ENDING
+from coach.runners.process import end_leftovers
 from coach.telemetry.streams import survive_closed_output
 
 if TYPE_CHECKING:
@@ -278,6 +279,8 @@ def _serve_process(
     for plugin in plugins:
         load_plugin(plugin)
     _serve(target, channel, args)
+    if end_leftovers(lambda text: print(text, file=sys.stderr)):
+        os._exit(0)  # threads would keep the process
 
 
 @contextmanager

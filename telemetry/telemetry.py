@@ -125,6 +125,14 @@ class Telemetry:
         self.timing.cut(*_extent(state["timing"]), warn)
         self._spent = Timing(self._env_steps, self.learner.version)
 
+    def last_line(self) -> None:
+        """Write what there is of a run that was shorter than a line's steps.
+
+        It is dropped again when the run is continued, so call this after the last checkpoint.
+        """
+        if not self.progress.rows and self._env_steps:
+            self._write_line(self._env_steps, None)
+
     def pause(self) -> None:
         """Leave the last state on the screen, and close the tables until more is to be told."""
         self.view.close()
@@ -136,7 +144,7 @@ class Telemetry:
         self.pause()
         self.board.close()
 
-    def _write_line(self, env_steps: int, fragment: Batch) -> None:
+    def _write_line(self, env_steps: int, fragment: Batch | None) -> None:
         learner = self.learner
         returns = [episode.value for episode in self._episodes]
         lengths = [episode.length for episode in self._episodes]
@@ -168,7 +176,7 @@ class Telemetry:
                 self.board.text("advice", standing.advice, env_steps)
         self.timing.add({"env_steps": env_steps, **timing})
         self.board.scalars({**line, **timing}, env_steps)
-        if self.histograms:
+        if self.histograms and fragment is not None:
             self.board.histograms(fragment.action, learner.agent.policy, env_steps)
         self.view.update(env_steps, line["episode/return"])
         self._episodes = []

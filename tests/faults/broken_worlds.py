@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -183,3 +185,22 @@ class Prints(World):
     def _observe(self) -> Any:
         print("step", self.taken, flush=True)
         return super()._observe()
+
+
+class Wanders(World):
+    """Goes to another folder in every episode, as simulators with relative paths do."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        Path("assets").mkdir(exist_ok=True)
+        os.chdir("assets" if self.at == 0 else "..")
+        self.at = 1 - self.at
+        return super().reset(seed=seed)
+
+
+class LeavesChildren(World):
+    """Starts a process and a thread that nobody ends."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.process = subprocess.Popen(["tail", "-f", file])
+        threading.Thread(target=time.sleep, args=(600,)).start()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from coach.core.errors import FailedEnvironmentError
 from coach.core.registry import load_plugin
@@ -13,6 +16,7 @@ from coach.environments import calls
 from coach.runners.checkpoint import checkpoints
 from coach.runners.training import Run, resume, start
 from rich.console import Console
+from test_endings import PATIENCE
 
 WORLDS = Path(__file__).with_name("broken_worlds.py")
 
@@ -25,6 +29,19 @@ def settings_for(world: str, kwargs: dict[str, Any] | None = None, **run: Any) -
         "run": {"steps": 90, "envs": 2, "fragment_length": 1, **run},
         "evaluation": {"every": 0},
     }  # fmt: skip
+
+
+def command(tmp_path: Path, world: str, kwargs: str, *more: str) -> list[str]:
+    preset = tmp_path / "small.yaml"
+    preset.write_text(
+        f"environment: {{id: '{WORLDS}:{world}', kwargs: {kwargs}}}\n"
+        "agent: {type: dqn, network: {embedder: {type: mlp, hidden: [8]}, heads: {q: q}}}\n"
+        "memory: {type: replay, capacity: 500, warmup: 20}\n"
+        "run: {steps: 10_000_000, envs: 2, log_every: 100}\n"
+        "evaluation: {every: 0}\n"
+    )
+    call = [sys.executable, "-m", "coach_cli", "train", str(preset)]
+    return [*call, "--run-dir", str(tmp_path / "runs"), *more]
 
 
 def mend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +104,56 @@ def test_what_close_raises_is_said_once_and_ends_nothing(
     told = [record.getMessage() for record in caplog.records]
     assert sum("failed in close()" in text for text in told) == 1
     assert "AttributeError: the viewer is gone" in caplog.text
+
+
+def test_a_run_stays_in_its_folder_wherever_the_environment_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = settings_for("Wanders", envs=1, checkpoint_every=30, log_every=20)
+    settings["evaluation"] = {"every": 30, "episodes": 1, "background": False}
+    run, _ = begin(Path(), settings)
+    assert run.train().env_steps == 90
+    (folder,) = (tmp_path / "runs").glob("broken/*")
+    assert len(checkpoints(folder)) == 3
+    assert {path.name for path in folder.iterdir()} >= {"progress.csv", "evaluations.csv", "best"}
+
+
+@pytest.mark.parametrize("mode", [[], ["--mode", "sync", "--worker-kind", "process"]])
+def test_what_an_environment_leaves_behind_does_not_keep_the_command(
+    mode: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "followed"
+    file.touch()
+    call = command(tmp_path, "LeavesChildren", f"{{file: '{file}'}}", "--steps", "200", *mode)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Ended processes that were left behind: tail" in done.stderr
+    assert "Threads that were left behind are not waited for" in done.stderr
+    lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    assert not [line for line in lines if str(file) in line]
+
+
+def test_two_that_cannot_be_tried_side_by_side_get_processes(tmp_path: Path) -> None:
+    settings = settings_for("OnlyOne", mode="sync", workers=2)
+    run, _ = begin(tmp_path, settings)
+    assert "2 processes" in run.experiment.note
+    assert "port 5123 is taken" in run.experiment.note
+    assert run.train().env_steps >= 90
+
+
+def test_a_run_that_is_too_short_says_so_and_leaves_a_line(tmp_path: Path) -> None:
+    settings = settings_for("World", envs=1)
+    settings["memory"]["warmup"] = 200
+    run, console = begin(tmp_path, settings)
+    run.train()
+    told = console.export_text()
+    assert "memory.warmup is 200 steps, and the run has 90" in told
+    assert "No update was made" in told
+    lines = (run.folder / "progress.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["env_steps", "90"]
+    settings["run"]["steps"] = 1_100
+    again = resume(run.folder, settings, Console(quiet=True), [], quiet=True)
+    again.train()
+    lines = (run.folder / "progress.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["env_steps", "1000"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from coach.runners.checkpoint import checkpoints, find_latest
 from coach.runners.training import resume
 from rich.console import Console
 from test_endings import PATIENCE, wait_for
-from test_environment_failures import WORLDS, begin, mend, settings_for
+from test_environment_failures import begin, command, mend, settings_for
 
 #: Where the environment sleeps, how often it is signalled, and the steps of the checkpoint.
 PLACES: dict[str, tuple[dict[str, Any], int]] = {
@@ -113,19 +112,6 @@ def test_environments_do_not_take_the_signals_of_a_run(tmp_path: Path) -> None:
     run, _ = begin(tmp_path, settings)
     assert run.train().stopped == "interrupted by SIGTERM"
     assert checkpoints(run.folder)
-
-
-def command(tmp_path: Path, world: str, kwargs: str, *more: str) -> list[str]:
-    preset = tmp_path / "small.yaml"
-    preset.write_text(
-        f"environment: {{id: '{WORLDS}:{world}', kwargs: {kwargs}}}\n"
-        "agent: {type: dqn, network: {embedder: {type: mlp, hidden: [8]}, heads: {q: q}}}\n"
-        "memory: {type: replay, capacity: 500, warmup: 20}\n"
-        "run: {steps: 10_000_000, envs: 2, log_every: 100}\n"
-        "evaluation: {every: 0}\n"
-    )
-    call = [sys.executable, "-m", "coach_cli", "train", str(preset)]
-    return [*call, "--run-dir", str(tmp_path / "runs"), *more]
 
 
 def as_a_terminal_starts_it() -> None:
