@@ -43,7 +43,8 @@ class DQN(Agent):
         advantage: widen the gap between the best action and the others (arXiv:1512.04860).
         monte_carlo: mix what was received in the end into the target (arXiv:1703.01310).
         initial_priorities: note the values seen while acting, from which a prioritized memory
-            finds the first priority of every transition (Ape-X, arXiv:1803.00933).
+            finds the first priority of every transition (Ape-X, arXiv:1803.00933); not with
+            `normalize_rewards`.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ def remembering(**changed: Any) -> dict[str, Any]:
         "middleware": {"type": "lstm", "hidden": 8},
         "heads": {"q": "q"},
     }
-    settings = settings_for({"type": "r2d2", "network": network}, **changed)
+    settings = settings_for({"type": "r2d2", "network": network}, **{"steps": 128, **changed})
     settings["environment"]["wrappers"] = ["coach.environments.last_step:LastStep"]
     settings["memory"] = {
         "type": "sequence_replay", "capacity": 400, "batch_size": 4, "length": 8, "burn_in": 2,
@@ -103,9 +103,9 @@ def test_the_same_in_every_mode(mode: str, tmp_path: Path) -> None:
 
 def test_a_resumed_run_goes_on_with_it(tmp_path: Path) -> None:
     """Interrupted within an episode, whose last step the environments show again."""
-    wanted = states(trained(tmp_path / "whole", remembering(steps=256)))
-    begun = trained(tmp_path / "part", remembering(steps=112))
-    assert states(go_on(begun, steps=256)) == wanted
+    wanted = states(trained(tmp_path / "whole", remembering()))
+    begun = trained(tmp_path / "part", remembering(steps=80))
+    assert states(go_on(begun, steps=128)) == wanted
 
 
 def test_sequences_hold_it() -> None:
