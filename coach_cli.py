@@ -252,6 +252,8 @@ def verify(
     from coach.runners import verify as verification
     from coach.runners.trials import InterruptedTrialError
 
+    if record is not None:
+        verification.read_records(record)  # refused now rather than after hours
     plugins = _load_plugins(plugin)
     overrides = _overrides(set_, **_placement(mode, exchange, workers, worker_kind, device))
     with presets.blaming(preset, overrides):
@@ -263,7 +265,7 @@ def verify(
             )
         except InterruptedTrialError as error:
             errors.print(error.args[0], markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(143 if "SIGTERM" in error.stopped else 130) from None
+            raise typer.Exit(128 + signal.Signals[error.stopped.split()[-1]]) from None
     verification.print_verdict(console, verdict)
     if record is not None:
         verification.record(verdict, settings, record)

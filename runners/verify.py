@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coach.core.errors import SettingError
+from coach.core.errors import CoachError, SettingError
 from coach.runners.trials import Request, Trial, run_one_by_one, run_side_by_side
 from coach.telemetry.console import number
 from coach.telemetry.verification import VerificationView
@@ -117,12 +117,31 @@ def verify(
     return Verdict(name, float(target["return"]), trials)
 
 
+def read_records(path: Path) -> dict[str, Any]:
+    """The results in a JSON file; none if it is not there yet.
+
+    Raises:
+        CoachError: the file holds something else, or its folder is missing.
+    """
+    if not path.parent.is_dir():
+        raise CoachError(f"--record: there is no folder {path.parent}.", "Create it first.")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise CoachError(
+            f"--record: {path} cannot be read: {error}", "Name another file, or remove it."
+        ) from error
+    if not isinstance(entries, dict):
+        raise CoachError(f"--record: {path} holds no results.", "Name another file.")
+    return entries
+
+
 def record(verdict: Verdict, settings: dict[str, Any], path: Path) -> None:
     """Add what was found to a JSON file, which docs/results.md is made from.
 
     An older entry of the same preset is replaced.
     """
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    entries = read_records(path)
     entries[verdict.preset] = {
         "about": settings.get("about"),
         "agent": settings["agent"]["type"] if isinstance(settings["agent"], dict) else None,

@@ -96,6 +96,30 @@ def test_no_job_survives_a_verification(tmp_path: Path) -> None:
         assert checkpoints(folder)  # to go on from with --resume
 
 
+@pytest.mark.parametrize(("jobs", "whole_group"), [(1, True), (2, True), (2, False)])
+def test_a_signal_ends_a_verification_with_checkpoints(
+    jobs: int, whole_group: bool, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "coach_cli", "verify", "CartPole_DQN", "--jobs", str(jobs)]
+    command += ["--seeds", "3", "--first-seed", "11", "--run-dir", str(tmp_path)]
+    command += ["--set", "target.within_steps=10_000_000", "--set", "evaluation.every=0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    lines = tmp_path.glob
+    wait_for(lambda: len(list(lines("*/*/progress.csv"))) == jobs, "the runs to train")
+    wait_for(lambda: all(path.stat().st_size for path in lines("*/*/progress.csv")), "a line each")
+    children = psutil.Process(process.pid).children(recursive=True)
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)  # Ctrl-C, kill -INT
+    told, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGINT, told.decode()
+    assert b"Add --resume" in told
+    assert b"Traceback" not in told
+    wait_for(lambda: not any(map(lives, children)), "the jobs to end")
+    assert len(list(lines("*/*"))) == jobs, "the third seed was begun"
+    assert all(checkpoints(folder) for folder in lines("*/*"))
+
+
 @pytest.mark.parametrize(
     ("mode", "number"),
     [(mode, signal.SIGINT) for mode in MODES[:2]] + [(mode, signal.SIGTERM) for mode in MODES],

@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import runpy
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +17,8 @@ from coach.runners.trials import Trial
 from coach.runners.verify import Verdict, interval, record, verify
 from coach.telemetry.console import number
 from rich.console import Console
+
+import coach_cli
 
 
 def test_jobs_find_what_one_process_finds(tiny_dqn: dict[str, Any], tmp_path: Path) -> None:
@@ -105,3 +108,30 @@ def test_results_table_has_both_policies_and_marks_old_records(
     (row,) = table["_rows"]("old", old)
     assert "not verified again" in row
     assert len(row) == len(kept) == len(table["COLUMNS"])
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("results.json", "{", "cannot be read"),
+        ("results.json", "[1]", "holds no results"),
+        ("nowhere/results.json", None, "there is no folder"),
+    ],
+)
+def test_a_file_that_cannot_take_the_record_is_refused_before_training(
+    path: str,
+    text: str | None,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if text is not None:
+        (tmp_path / path).write_text(text)
+    arguments = ["verify", "CartPole_PPO", "--record", str(tmp_path / path)]
+    monkeypatch.setattr(sys, "argv", ["coach", *arguments, "--run-dir", str(tmp_path / "runs")])
+    with pytest.raises(SystemExit) as ended:
+        coach_cli.main()
+    assert ended.value.code == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
