@@ -65,9 +65,10 @@ def evaluate(
         envs = make_envs(num_envs, seed)
     except SettingError as error:  # as it could be made before, others are in its way
         raise FailedEnvironmentError(
-            f"{num_envs} environments for an evaluation cannot be made beside others: {error.text}",
-            "Where only one can exist at a time, train with evaluation.every=0 and evaluation.envs"
-            "=1, and play the policy afterwards with `coach evaluate`.",
+            f"For an evaluation, more environments cannot be made ({num_envs} of them): "
+            f"{error.text}",
+            "Where only one can exist at a time, add --set evaluation.envs=1; and train with --set "
+            "evaluation.every=0, and play the policy afterwards with `coach evaluate`.",
         ) from error
     actor = Actor(agent, envs, 1, seed, device)
     actor.ctx.explore, actor.beat = False, beat

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
@@ -40,6 +39,7 @@ from coach.runners.preset import dump
 from coach.runners.resuming import Resumption, seconds_so_far, write_result
 from coach.runners.seeds import derived_seed
 from coach.runners.storage import unwritable
+from coach.runners.trust import command, named_in
 from coach.runners.worker import WorkerError
 from coach.telemetry.console import Listener, LiveView
 from coach.telemetry.profile import Profile
@@ -106,6 +106,7 @@ class Run:
         experiment.source.keep_in(folder)
         self.clock, workers = experiment.clock, experiment.portion.workers
         self.checkpointer = Checkpointer(folder, memory, run.keep_checkpoints, workers)
+        self._plugins = plugins or []
         self.profile: Profile | None = None
         self.best = BestPolicy(folder / "best")
         self.last: float | None = None
@@ -129,7 +130,7 @@ class Run:
             experiment.learner.threads,
             evaluation,
             run,
-            plugins or [],
+            self._plugins,
             warn,
             lambda: self.clock.interrupted,
         )
@@ -370,10 +371,9 @@ class Run:
             self.view.say(cut)
 
     def _after_mending(self, error: CoachError) -> str:
-        return (
-            f"{error.remedy} What was learned until then is kept: "
-            f"coach train {shlex.quote(str(self.folder))} --resume"
-        )
+        trust = ["--trust"] if self._plugins or named_in(self.experiment.plain) else []
+        again = command("coach", "train", self.folder, "--resume", *trust)
+        return f"{error.remedy} What was learned until then is kept: {again}"
 
     def _save_what_is_good(self) -> None:
         """Write a checkpoint, unless others are in the middle of an update or weights are bad."""
