@@ -42,7 +42,8 @@ class Context:
         if not is_accelerator(self.rng.device):
             return tensor
         if id(tensor) not in self._moved:  # the original is kept, so that its id stays its own
-            self._moved[id(tensor)] = (tensor, *upload([tensor], self.rng.device))
+            (moved,) = upload([tensor], self.rng.device)
+            self._moved[id(tensor)] = tensor, moved
         return self._moved[id(tensor)][1]
 
     def uniform(self, *shape: int) -> Tensor:

@@ -88,10 +88,10 @@ class Actor(Source):
             with without_autograd, stream:
                 chosen = agent.act(self._input, self.state, ctx)
             before = self.state if t == 0 else None
-            action, extras = chosen.action, chosen.extras
+            chosen_action, extras = chosen.action, chosen.extras
             if not on_cpu:
-                action, extras, before = _fetched(action, extras, before)
-            action = action.numpy()
+                chosen_action, extras, before = _fetched(chosen_action, extras, before)
+            action = chosen_action.numpy()
             acted = perf_counter()
             fragment = self.fragment or self._allocate(extras)
             if t == 0:
@@ -218,8 +218,9 @@ class Actor(Source):
         if self._masked:
             check_masks(obs, self.ctx.env_ids, self.ctx.step)
         self._obs = obs
-        on_cpu = map_tree(torch.from_numpy, obs)
-        self._input = refilled(on_cpu, iter(upload(flat(on_cpu), self.device)))
+        self._input = map_tree(torch.from_numpy, obs)
+        if is_accelerator(self.device):
+            self._input = refilled(self._input, iter(upload(flat(self._input), self.device)))
 
     def _next_state(self, ended: NDArray[np.bool_], state: State) -> State:
         """The recurrent state before the next step: fresh where an episode has ended."""
