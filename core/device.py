@@ -52,21 +52,22 @@ def place(module: M, device: torch.device | str) -> M:
     return module.to(device)
 
 
-def go_on(stream: torch.Generator, state: Tensor) -> bool:
-    """Have a random stream go on from ``state``, which may come from another type of device.
+def fits(stream: torch.Generator, state: Tensor) -> bool:
+    """Whether ``state`` is of the type of device that the stream draws on."""
+    return state.shape == stream.get_state().shape
 
-    The states of different types of device say nothing to each other. Then the stream begins anew,
-    from a seed that depends on the state alone.
 
-    Returns:
-        Whether it goes on where it was.
+def go_on(stream: torch.Generator, state: Tensor) -> None:
+    """Have a random stream go on from ``state``.
+
+    One of another type of device says nothing to it (see `fits`). Then the stream begins anew, from
+    a seed that depends on the state alone.
     """
     state = state.cpu()
-    if state.shape == stream.get_state().shape:
+    if fits(stream, state):
         stream.set_state(state)
-        return True
-    stream.manual_seed(zlib.crc32(state.numpy().tobytes()))
-    return False
+    else:
+        stream.manual_seed(zlib.crc32(state.numpy().tobytes()))
 
 
 def upload(tensors: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
@@ -128,12 +129,12 @@ class Fetching:
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
-        self._arrived: torch.Event | None = None
+        self._arrived: torch.cuda.Event | None = None
         if copies_beside(tensor.device):
             self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._tensor.copy_(tensor, non_blocking=True)
-            self._arrived = torch.Event(tensor.device)
-            self._arrived.record()
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(torch.cuda.current_stream(tensor.device))
 
     def result(self) -> Tensor:
         """The tensor on the CPU, as soon as it is there."""

@@ -11,8 +11,9 @@ from coach.core.action_mask import check_masks, has_mask
 from coach.core.agent import Agent
 from coach.core.batch import Batch, State, flat, leaves, map_tree, rebuild, refilled, select
 from coach.core.context import Context
-from coach.core.device import fetch, go_on, is_accelerator, upload
+from coach.core.device import fetch, go_on, is_accelerator, place, upload
 from coach.core.errors import BadValueError
+from coach.core.recorder import recorders_in
 from coach.core.source import Report, Source, Standing
 from coach.core.state import prefixed, under
 from coach.core.stream import drawing_from
@@ -229,6 +230,19 @@ class Actor(Source):
         (rows,) = upload([torch.from_numpy(ended)], self.device)
         chosen: State = select(rows, self.agent.initial_state(self.envs.num_envs), state)
         return chosen
+
+
+def only_act(agent: Agent, device: torch.device | str, record: bool) -> None:
+    """Bring an agent that will not learn to ``device``.
+
+    Args:
+        agent: as it was built.
+        device: where it acts.
+        record: act from recordings, which only the CPU has.
+    """
+    place(agent, device).requires_grad_(False)
+    for recorder in recorders_in(agent):
+        recorder.enabled = record and not is_accelerator(device)
 
 
 def _fetched(

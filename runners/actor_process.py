@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 from coach.core.agent import Agent
-from coach.core.device import is_accelerator, place
-from coach.core.recorder import recorders_in
 from coach.core.schema import build_part
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
 from coach.environments.vector import VectorEnv
-from coach.runners.actor import Actor
+from coach.runners.actor import Actor, only_act
 from coach.runners.board import WeightBoard
 from coach.runners.channel import Channel
 from coach.runners.lockstep import LockstepEnvs
@@ -103,9 +101,7 @@ def act_for_learner(channel: Channel, work: ActorWork) -> None:
         with suppress(OSError):
             os.nice(_NICE)
     agent: Agent = build_part("agent", work.agent, "agent", spec=work.spec).value
-    place(agent, work.device).requires_grad_(False)
-    for recorder in recorders_in(agent):
-        recorder.enabled = work.record and not is_accelerator(work.device)
+    only_act(agent, work.device, work.record)
     board = WeightBoard(agent.policy, work.board)
     first, count = work.share.start, len(work.share)
     ids = torch.arange(first, first + count)

@@ -92,7 +92,7 @@ class WeightBoard:
             version, expected = int(header[_VERSION + side]), int(header[_CHECKSUM + side])
             self._order()
             if int(header[_COUNT + side]) == newest:
-                if expected != _UNCHECKED and expected != checksum(self.mine):
+                if expected != _UNCHECKED and expected != checksum(fetch(self.mine)):
                     raise TransferError("Published weights were damaged on their way to an actor.")
                 self._count, self._version = newest, version
                 return version

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from coach.core.agent import Agent
-from coach.core.device import is_accelerator, place
 from coach.core.errors import BadValueError, FailedEnvironmentError, SettingError
-from coach.core.recorder import recorders_in
 from coach.core.schema import build_part
 from coach.core.source import Episode, Notice
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
 from coach.environments.vector import VectorEnv
-from coach.runners.actor import Actor
+from coach.runners.actor import Actor, only_act
 from coach.runners.seeds import derived_seed
 from numpy.typing import NDArray
 from torch import Tensor
@@ -164,9 +162,7 @@ class Judge:
         self.notices: list[Notice] = []
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced
             self.agent: Agent = build_part("agent", exam.agent, "agent", spec=exam.spec).value
-        place(self.agent, device).requires_grad_(False)
-        for recorder in recorders_in(self.agent):
-            recorder.enabled = exam.record and not is_accelerator(device)
+        only_act(self.agent, device, exam.record)
 
     def judge(self, weights: Mapping[str, Tensor], env_steps: int) -> list[Episode]:
         """The episodes of a policy that was learned in ``env_steps`` steps.

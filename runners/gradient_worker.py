@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from coach.core.batch import Batch
+from coach.core.device import go_on
 from coach.core.source import Report
 from coach.core.state import prefixed, under
 from coach.runners.actor import Actor
@@ -143,7 +144,7 @@ class Keeping:
         # Those that average are alike, so only worker 0 saves what it has learned.
         own = under("learner/", state)
         experiment.learner.load_state_dict(own or thaw(work.learner))
-        experiment.agent.rng.set_state(state.get("rng", stream))
+        go_on(experiment.agent.rng, state.get("rng", stream))
         if "rng" in state:
             self.journal.take_over(state["chunks"], state["saved"])
             # What is damaged was said by the run, which has looked at all chunks.

@@ -10,14 +10,14 @@ from typing import Any
 import gymnasium as gym
 import torch
 from coach.core.agent import Agent
-from coach.core.errors import CheckpointError
-from coach.core.recorder import recorders_in
+from coach.core.errors import CheckpointError, SettingError
 from coach.core.schema import build, build_part
 from coach.core.source import Episode
 from coach.core.state import under
 from coach.environments.making import EnvironmentSettings
 from coach.environments.serial import SerialEnvs
 from coach.environments.vector import VectorEnv
+from coach.runners.actor import only_act
 from coach.runners.checkpoint import find_latest, has_policy, load_policy
 from coach.runners.evaluation import evaluate, on_cut
 from coach.runners.experiment import choose_device, spec_of
@@ -41,7 +41,7 @@ def evaluate_run(
         folder: the run's folder.
         settings: its preset.
         episodes: how many to play.
-        warn: told of damaged checkpoints and of episodes that were cut.
+        warn: told of damaged checkpoints, of episodes that were cut and of a missing device.
         last: play the newest checkpoint rather than the best evaluated policy.
         video: record the first episode into the run's folder.
 
@@ -57,13 +57,11 @@ def evaluate_run(
         EnvironmentSettings, settings["environment"], "environment"
     ).value
     run: RunSettings = build(RunSettings, settings["run"], "run").value
-    device = choose_device(run.device)
+    device = _device(run, warn)
     torch.set_num_threads(1)  # sums are rounded alike whatever the machine
     spec = spec_of(environment)
     agent: Agent = build_part("agent", settings["agent"], "agent", spec=spec).value
-    agent.to(device).requires_grad_(False)
-    for recorder in recorders_in(agent):
-        recorder.enabled = run.record
+    only_act(agent, device, run.record)
     try:
         agent.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -112,6 +110,15 @@ def _weights(
     averaged = under("learner/average.weights.", found.state)  # where evaluations play an average
     weights = {**under("learner/agent.", found.state), **averaged}
     return weights, {"env_steps": found.manifest["env_steps"]}
+
+
+def _device(run: RunSettings, warn: Callable[[str], None]) -> torch.device:
+    """The run's device; the CPU where that is not there."""
+    try:
+        return choose_device(run.device)
+    except SettingError as error:
+        warn(f"{error.problem}; the policy is played on the CPU.")
+        return torch.device("cpu")
 
 
 def _recording(environment: EnvironmentSettings, path: Path) -> Callable[[], gym.Env[Any, Any]]:

@@ -14,6 +14,7 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
+from coach.core.device import fits
 from coach.core.errors import (
     BadValueError,
     CheckpointError,
@@ -437,6 +438,11 @@ class Run:
     def _restore(self, found: Found) -> None:
         experiment, state, journal = self.experiment, found.state, self.checkpointer.journal
         self.best.value, self.last = state["best"], state["last"]
+        if not fits(experiment.agent.rng, state["learner/rng"]):
+            self.view.say(
+                f"The checkpoint comes from another type of device than {experiment.learner.device}"
+                ", so the agent's random streams begin anew there."
+            )
         experiment.learner.load_state_dict(under("learner/", state))
         journal.take_over(found.manifest["journal"], found.manifest["saved"])
         journal.restore(experiment.memory, under("memory/", state), self.warn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium as gym
@@ -43,7 +44,7 @@ class DeviceWorld(gym.Env[Any, Any]):
     """
 
     def __init__(self, action: str = "discrete", observation: str = "vector") -> None:
-        self.observation_space = OBSERVATIONS[observation]
+        self.observation_space = copy.deepcopy(OBSERVATIONS[observation])  # with its own stream
         self.action_space = ACTIONS[action]
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:

@@ -132,7 +132,6 @@ class _Session:
 _session = _Session()
 _real_generator = torch.Generator
 _real_empty = torch.empty
-_real_event = torch.Event
 
 
 class Pretended(Tensor):
@@ -212,11 +211,9 @@ class PretendedGenerator(torch._C.Generator):
 class _Event:
     """An event of the device; only those that Coach records and waits for."""
 
-    def __init__(self, device: torch.device) -> None:
-        assert torch.device(device).type == NAME
-
-    def record(self) -> None:
+    def record(self, stream: str) -> None:
         """Note the place in the queue."""
+        assert stream == f"stream of {NAME}:0"
 
     def synchronize(self) -> None:
         """Wait for it."""
@@ -419,7 +416,8 @@ def pretending(asynchronous: bool = True, without_double: bool = False) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "Generator", _generator)
         patch.setattr(torch, "empty", _empty)
-        patch.setattr(torch, "Event", _Event)
+        patch.setattr(torch.cuda, "Event", _Event)
+        patch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
         patch.setattr(threading.Thread, "run", run_with_checks)
         if asynchronous:
             patch.setattr(core_device, "ASYNCHRONOUS", {NAME})

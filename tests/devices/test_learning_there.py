@@ -13,8 +13,9 @@ import pytest
 import torch
 from coach.core.registry import entries
 from coach.runners.experiment import build_experiment
+from coach.runners.updates import updates
 from pretended import NAME
-from rig import Trained, differences, on_cpu, on_device, preset
+from rig import Trained, differences, merged, on_cpu, on_device, preset
 
 pytestmark = pytest.mark.skipif(bool(pretended.UNAVAILABLE), reason=pretended.UNAVAILABLE)
 
@@ -179,6 +180,26 @@ def test_it_runs_where_copies_wait_and_numbers_have_32_bits(agent: str) -> None:
     there = on_device(preset(agent, change), asynchronous=False, without_double=True)
     assert there.experiment.learner.version > 0
     assert all(torch.isfinite(v).all() for k, v in there.weights.items() if "squares" not in k)
+
+
+def test_priorities_are_filed_while_the_next_update_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    with pretended.pretending():
+        preset_there = merged(settings("dqn, rank"), {"run": {"device": NAME}})
+        experiment = build_experiment(preset_there)
+        learner, memory = experiment.learner, experiment.memory
+        step, feedback = learner.step, memory.feedback
+        monkeypatch.setattr(learner, "step", lambda *a: (told.append("step"), step(*a))[1])
+        monkeypatch.setattr(memory, "feedback", lambda *a: (told.append("file"), feedback(*a))[1])
+        while not told:
+            memory.write(experiment.source.collect())
+            list(updates(learner, memory, lambda: False, 0))
+        for _ in range(7):
+            memory.write(experiment.source.collect())
+        told.clear()
+        made = list(updates(learner, memory, lambda: False, 0))
+    assert len(made) == 7
+    assert told == ["step", *["step", "file"] * 6, "file"]
 
 
 def test_every_registered_part_is_among_the_cases() -> None:

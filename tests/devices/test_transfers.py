@@ -9,7 +9,7 @@ import pytest
 import torch
 from coach.architectures.normalizers import RunningMoments
 from coach.core.batch import Batch
-from coach.core.device import Fetching, fetch, go_on, is_accelerator, place, upload
+from coach.core.device import Fetching, fetch, fits, go_on, is_accelerator, place, upload
 from pretended import NAME, pretending
 
 pytestmark = pytest.mark.skipif(bool(pretended.UNAVAILABLE), reason=pretended.UNAVAILABLE)
@@ -128,12 +128,14 @@ def test_a_stream_goes_on_on_its_own_type_of_device_and_begins_anew_on_another()
             state = stream.get_state()
             expected = torch.rand(3, generator=stream, device=first).cpu()
             again = torch.Generator(first)
-            assert go_on(again, state)
+            assert fits(again, state)
+            go_on(again, state)
             assert torch.equal(torch.rand(3, generator=again, device=first).cpu(), expected)
             drawn = []
             for _ in range(2):  # the same each time
                 other = torch.Generator(second)
-                assert not go_on(other, state)
+                assert not fits(other, state)
+                go_on(other, state)
                 drawn.append(torch.rand(3, generator=other, device=second).cpu())
             assert torch.equal(*drawn)
             other = torch.Generator(second)
