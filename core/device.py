@@ -42,6 +42,11 @@ def compiles(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda"
 
 
+def widest(device: torch.device | str) -> torch.dtype:
+    """The type for sums of many numbers: of 64 bits, where the device has them."""
+    return torch.float32 if torch.device(device).type in WITHOUT_DOUBLE else torch.float64
+
+
 def place(module: M, device: torch.device | str) -> M:
     """Move a module to ``device``; numbers of 64 bits become 32 where it has none (MPS)."""
     if torch.device(device).type in WITHOUT_DOUBLE:

@@ -12,6 +12,7 @@ from coach.architectures.outputs import Outputs
 from coach.architectures.prior import learned
 from coach.core.batch import State
 from coach.core.context import Context
+from coach.core.device import widest
 from coach.core.exploration import Exploration
 from coach.core.registry import register
 from coach.core.schema import Count, Positive
@@ -80,9 +81,12 @@ class ParameterNoise(Exploration):
     def _adapt(self, sigma: Tensor, plain: Tensor, disturbed: Tensor, ctx: Context) -> None:
         """Note how far apart two policies ``[N, A]`` are; change ``sigma`` when it is time."""
         distance = ctx.notes.setdefault(_DISTANCE, torch.zeros((), dtype=torch.float64))
+        if distance.device != plain.device:  # added up there, so that no step waits for it
+            distance = distance.to(plain.device, widest(plain.device))
+            ctx.notes[_DISTANCE] = distance
         steps = ctx.notes.setdefault(_STEPS, torch.zeros((), dtype=torch.int64))
         # Of actions that are not allowed both are minus infinity.
-        distance += (plain.exp() * (plain - disturbed).nan_to_num(0.0)).sum(-1).mean().cpu()
+        distance += (plain.exp() * (plain - disturbed).nan_to_num(0.0)).sum(-1).mean()
         steps += 1
         if int(steps) < self.adapt_every:
             return

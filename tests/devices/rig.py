@@ -164,13 +164,13 @@ def train(settings: dict[str, Any], updates: int, traffic: Traffic | None = None
     return done
 
 
-def on_device(settings: dict[str, Any], updates: int = 8, **device: Any) -> Trained:
+def on_device(settings: dict[str, Any], updates: int = 6, **device: Any) -> Trained:
     """The run on the pretended accelerator."""
     with pretending(**device) as traffic:
         return train(merged(settings, {"run": {"device": NAME}}), updates, traffic)
 
 
-def on_cpu(settings: dict[str, Any], updates: int = 8, one_ahead: bool = True) -> Trained:
+def on_cpu(settings: dict[str, Any], updates: int = 6, one_ahead: bool = True) -> Trained:
     """The same run on the CPU; with ``one_ahead`` its updates come in the accelerator's order."""
     with pytest.MonkeyPatch.context() as patch:
         if one_ahead:

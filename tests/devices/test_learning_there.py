@@ -127,8 +127,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 for entry in entries("agent"):
     CASES[entry.name] = (entry.name, {})
 
-#: What waits more than once per step: the reason is in docs/gpu.md.
-WAITS_PER_STEP = {"dqn, parameter_noise": 2}
 #: What copies more than the observations in a step, at most.
 UPLOADS_PER_STEP = {
     "dqn, masked ensemble": 2,  # a new episode has another member
@@ -153,7 +151,7 @@ def check_bars(case: str, run: Trained) -> None:
     assert acting.calls > 0
     assert updating.waits.total() <= updating.calls, updating.waits
     assert updating.uploads.total() <= updating.calls, updating.uploads
-    assert acting.most_waits <= WAITS_PER_STEP.get(case, 1), acting.waits
+    assert acting.most_waits <= 1, acting.waits
     assert acting.most_uploads <= UPLOADS_PER_STEP.get(case, 1), acting.uploads
     if CASES[case][0] != "nec":  # writing its dictionaries takes several looks at them
         assert not run.observing.waits, run.observing.waits
