@@ -54,10 +54,11 @@ class EnvArrays:
 
     def step(self, episodes: list[Episode], dropped: int = 0) -> Step:
         """What is in them, as the outcome of a step."""
-        return self._outcome(episodes, dropped) if episodes or dropped else self._uneventful
+        return self._outcome(episodes, dropped) if episodes or dropped else self.uneventful
 
     @cached_property
-    def _uneventful(self) -> Step:
+    def uneventful(self) -> Step:
+        """What is in them, as the outcome of a step in which no episode ended."""
         return self._outcome(())
 
     def _outcome(self, episodes: Sequence[Episode], dropped: int = 0) -> Step:

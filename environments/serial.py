@@ -33,7 +33,9 @@ from numpy.typing import NDArray
 
 #: Episodes of an environment that may be dropped one after the other.
 MOST_DROPPED = 100
-_FIRST, _NOW_AND_THEN = 8, 1_024  # steps whose observations are compared with their bounds
+#: Observations are compared with their bounds in so many steps first, then in one of so many that
+#: end an episode.
+_FIRST, _NOW_AND_THEN = 8, 16
 
 
 class SerialEnvs(VectorEnv):
@@ -82,8 +84,8 @@ class SerialEnvs(VectorEnv):
         self._rows = self._check.rows(self.arrays.next_obs)
         self._fine = self._check.watch(self.arrays.next_obs)
         self._obs_fine = self._check.watch(self.arrays.obs)
-        self._looks, self._unseen = 0, 1  # at bounds; steps until the next one
-        self._flagged = True  # flags may be set, perhaps by a predecessor
+        self._looks = 0  # at bounds, or chances for one
+        self._eventful = True  # so that flags are cleared, which a predecessor may have set
         self._in_a_row = [0] * num_envs  # episodes dropped
         self._notices: list[Notice] = []
 
@@ -114,10 +116,8 @@ class SerialEnvs(VectorEnv):
         given: list[Any] = []
         ended: list[int] = []
         dropped: list[int] = []
-        if self._flagged:
-            self._flagged = False
-            arrays.terminated.fill(False)
-            arrays.truncated.fill(False)
+        if self._eventful:
+            self._clear()
         self._history.record(action)  # before an environment can write into it
         for i, (env, move, row) in enumerate(zip(self.envs, self._translate(action), self._rows)):
             try:
@@ -147,13 +147,10 @@ class SerialEnvs(VectorEnv):
             value[i] += float(reward)
         if not self._fine():
             dropped += self._find_bad(given, dropped, action)
-        self._unseen -= 1
-        if not self._unseen:
-            self._look_at_bounds(next_obs)
         self._assign(arrays.obs, ..., next_obs)
-        cut = self._cut(ended) if self.max_steps is not None else []
-        episodes = self._end(ended, dropped, cut) if ended or dropped else []
-        return arrays.step(episodes, len(dropped)) if dropped else arrays.step(episodes)
+        if ended or dropped or self.max_steps is not None:
+            return arrays.step(self._end(ended, dropped), len(dropped))
+        return arrays.uneventful
 
     def notices(self) -> list[Notice]:
         """Dropped episodes and observations outside their bounds, since the last call."""
@@ -246,26 +243,32 @@ class SerialEnvs(VectorEnv):
         terminated, truncated = as_flag("terminated", terminated), as_flag("truncated", truncated)
         if not (terminated or truncated):
             return []
-        arrays, self._flagged = self.arrays, True
+        arrays, self._eventful = self.arrays, True
         arrays.terminated[i], arrays.truncated[i] = terminated, truncated
         return [i]
 
-    def _cut(self, ended: list[int]) -> list[int]:
-        """Environments whose episode is as long as it may be, which are added to ``ended``."""
-        most = self.max_steps
-        cut = [i for i in range(self.num_envs) if self._history.length(i) >= most]
-        cut = [i for i in cut if i not in ended]
-        for i in cut:
-            self.arrays.truncated[i] = self._flagged = True
-        ended += cut
-        return cut
+    def _clear(self) -> None:
+        """Clear the flags of the last step, and perhaps compare its observations with bounds."""
+        arrays = self.arrays
+        if self._looks and (self._looks < _FIRST or self._looks % _NOW_AND_THEN == 0):
+            self._look_at_bounds(arrays.next_obs)
+        self._looks += 1
+        self._eventful = self._looks < _FIRST
+        arrays.terminated.fill(False)
+        arrays.truncated.fill(False)
 
-    def _end(self, ended: list[int], dropped: list[int], cut: list[int]) -> list[Episode]:
+    def _end(self, ended: list[int], dropped: list[int]) -> list[Episode]:
         """Begin the next episodes; those that were not dropped are reported."""
         arrays, episodes = self.arrays, []
+        most, cut = self.max_steps, []
+        if most is not None:
+            over = [i for i in range(self.num_envs) if self._history.length(i) >= most]
+            cut = [i for i in over if i not in ended]
+            arrays.truncated[cut] = True
+            self._eventful |= bool(cut)
         if self.drop:
             arrays.dropped.fill(False)
-        for i in ended:
+        for i in [*ended, *cut]:
             if i not in dropped:
                 arrays.value[i] = value = self._value[i]
                 length = self._history.length(i)
@@ -274,14 +277,12 @@ class SerialEnvs(VectorEnv):
                 self._begin(i)
         for i in dropped:
             arrays.terminated[i], arrays.truncated[i], arrays.dropped[i] = False, True, True
-            self._flagged = True
+            self._eventful = True
             self._begin(i)
         return episodes
 
     def _look_at_bounds(self, rows: Any) -> None:
-        """Say so if observations are outside their bounds: in the first steps, and now and then."""
-        self._looks += 1
-        self._unseen = 1 if self._looks < _FIRST else _NOW_AND_THEN
+        """Say so if observations are outside their bounds."""
         self._notices += [
             Notice(f"{self.name}: {bounds.text}", bounds.key)
             for bounds in self._check.outside(rows)

@@ -183,6 +183,8 @@ TABLE = [
     Animal("list for a die", DICE, [5, 1], seen=[5, 1]),
     Animal("outside its bounds", obs=three(7.5), seen=[7.5, 0.25, -0.5],
            warns="observation is 7.5 at index [0], outside the bounds -1.0 to 1.0"),
+    Animal("late outsider", obs=At(LENGTH, three(4.0))),
+    Animal("never near zero", spaces.Box(5, 7, (2,), F)),
     Animal("counts out of bounds", COUNTS, np.array([5, 2_000, 0]), seen=[5, 2_000, 0],
            warns="observation is 2000 at index [1], outside the bounds 0 to 1000"),
 ]  # fmt: skip

@@ -125,3 +125,13 @@ def test_an_observation_of_many_numbers_is_checked_to_the_last() -> None:
             array[place] = bad
             assert not fine()
             array[place] = 3e38
+
+
+def test_bounds_are_not_missed_where_only_ends_of_episodes_lie_outside() -> None:
+    late = settings("late outsider").vector(1, seed=1)
+    late.reset()
+    for _ in range(300):
+        late.step(np.zeros(1, np.int64))
+    (notice,) = late.notices()
+    assert "observation is 4.0 at index [0]" in notice.text
+    late.close()
