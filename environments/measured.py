@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -77,7 +78,8 @@ class AddMeasurements(gym.Wrapper[Any, Any, Any, Any]):
             CoachError: ``info`` has never had one of the keys.
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._earned += float(reward)
+        with suppress(TypeError):  # what is no number is refused where the step is taken in
+            self._earned += float(reward)
         self._look(info)
         for key in self.keys:
             if key not in self._seen:

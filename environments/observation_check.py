@@ -5,6 +5,8 @@ Values of the declared type and shape take a short path; everything else is look
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -15,6 +17,11 @@ from coach.core.spec import AnySpace
 from coach.environments.checks import DROP, Misfit, as_array, cut, finite, not_finite, shown
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+# Numbers too large for float32 are found by `Floats.look`, which names their place.
+warnings.filterwarnings(
+    "ignore", "overflow encountered in cast", RuntimeWarning, re.escape(__name__)
+)
 
 _MOST_INTEGER = 2**63 - 1
 

@@ -121,7 +121,7 @@ class SerialEnvs(VectorEnv):
         self._history.record(action)  # before an environment can write into it
         for i, (env, move, row) in enumerate(zip(self.envs, self._translate(action), self._rows)):
             try:
-                outcome = env.step(move)
+                outcome: Any = env.step(move)
             except BaseException as error:
                 raise self._failure(i, "step", error, self._history.length(i)) from error
             try:

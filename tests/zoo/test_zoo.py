@@ -110,6 +110,14 @@ def test_a_wrapper_does_not_hide_an_old_step() -> None:
         play(env)
 
 
+@pytest.mark.parametrize("name", ["None as reward", "rewards of two players", "nan reward"])
+def test_measurements_leave_it_to_the_check_to_refuse_rewards(name: str) -> None:
+    measured = "coach.environments.measured:AddMeasurements"
+    env = settings(name, wrappers=[{measured: {"reward_scale": 0.5}}]).vector(1, seed=1)
+    with pytest.raises(BadValueError, match="the reward is"):
+        play(env)
+
+
 def test_keys_must_be_text() -> None:
     space = spaces.Dict({0: spaces.Discrete(3), 1: spaces.Box(0, 1, (2,), np.float32)})
     with pytest.raises(SettingError, match=r"key 0 .*int"):
