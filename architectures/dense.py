@@ -21,7 +21,7 @@ from coach.architectures.ensemble import EnsembleLinear
 from coach.architectures.linear import Linear, affine, product
 from coach.architectures.noisy import NoisyLinear
 from coach.core import blas
-from coach.core.eager import may_leave_torch, runs_eagerly
+from coach.core.eager import may_leave_torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
@@ -84,12 +84,12 @@ def as_stack(layers: Iterable[nn.Module]) -> tuple[str, list[Tensor]] | None:
     """Linear layers and their activations as one function: its activation and its parameters.
 
     None if they must run one after the other: layers of another kind, different activations, hooks,
-    or somebody who traces or compiles them.
+    or a compiler that reads them.
 
     Args:
         layers: all of them; an activation may come once or behind each linear layer.
     """
-    if not runs_eagerly() or _has_any_global_hook():  # type: ignore[no-untyped-call]
+    if torch.compiler.is_compiling() or _has_any_global_hook():  # type: ignore[no-untyped-call]
         return None
     parameters: list[Tensor] = []
     activations = set()

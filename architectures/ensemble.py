@@ -23,15 +23,16 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(size, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, inputs: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
         if not (
-            may_leave_torch(inputs, self.weight, self.bias)
+            may_leave_torch(inputs, weight, bias)
             and (blas.serves(inputs) or (onednn.FASTER and inputs.is_cpu))
         ):
-            return torch.baddbmm(self.bias, inputs, self.weight)
+            return torch.baddbmm(bias, inputs, weight)
         if torch.is_grad_enabled():
-            outputs: Tensor = _Affine.apply(inputs, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            outputs: Tensor = _Affine.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
             return outputs
-        return product(inputs, self.weight).add_(self.bias)
+        return product(inputs, weight).add_(bias)
 
 
 class _Affine(torch.autograd.Function):

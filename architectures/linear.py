@@ -66,13 +66,12 @@ def product(left: Tensor, right: Tensor, like: Tensor | None = None) -> Tensor:
         right: by this.
         like: a tensor of the result's shape that it will be combined with.
     """
-    if torch.is_grad_enabled() and (left.requires_grad or right.requires_grad):
+    differentiated = torch.is_grad_enabled() and (left.requires_grad or right.requires_grad)
+    if differentiated or not may_leave_torch(left, right):
         return left @ right
     if blas.serves(left):
         return blas.product(left, right, turned=like is not None and _is_turned(like))
-    if not (
-        onednn.FASTER and left.is_cpu and left.dtype == torch.float32 and may_leave_torch(left)
-    ):
+    if not (onednn.FASTER and left.is_cpu and left.dtype == torch.float32):
         return left @ right
     if left.dim() == 2:
         return _product(left, right)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from coach.core.eager import may_leave_torch
 from coach.core.processor import onemkl_falls_behind
 from torch import Tensor
 
@@ -55,7 +54,7 @@ FASTER = _is_faster()
 
 def pays(left: Tensor, columns: int, activation: Activation = "none") -> bool:
     """Whether to make the product of ``left`` ``[..., B, in]`` and ``[..., in, columns]`` here."""
-    if not (FASTER and left.is_cpu and left.dtype == torch.float32 and may_leave_torch(left)):
+    if not (FASTER and left.is_cpu and left.dtype == torch.float32):
         return False
     rows, inputs = left.shape[-2:]
     return rows * inputs * columns >= _PRODUCT or (activation == "tanh" and rows * columns >= _TANH)

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from coach.core import openblas
 from coach.core.dispatch import watched
-from coach.core.eager import may_leave_torch
 from coach.core.openblas import Array
 from coach.core.processor import onemkl_falls_behind
 from torch import Tensor
@@ -32,17 +31,15 @@ FASTER = openblas.is_wide() and onemkl_falls_behind()
 
 
 def serves(tensor: Tensor) -> bool:
-    """Whether products that begin with ``tensor`` are made here; not while torch traces, for one.
+    """Whether products that begin with ``tensor`` are made here.
+
+    Whoever asks has found out that it may leave torch (`coach.core.eager`).
 
     Several threads of torch's wait for each other busily, and so would OpenBLAS's beside them, on
     the same CPUs. So it is one or the other; see `coach.core.threads`.
     """
     return (
-        FASTER
-        and tensor.is_cpu
-        and tensor.dtype == torch.float32
-        and may_leave_torch(tensor)
-        and torch.get_num_threads() == 1
+        FASTER and tensor.is_cpu and tensor.dtype == torch.float32 and torch.get_num_threads() == 1
     )
 
 

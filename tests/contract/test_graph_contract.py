@@ -66,6 +66,8 @@ class Flat(nn.Module):
             value = tuple(value.values())
         if isinstance(value, list | tuple):
             return [tensor for item in value for tensor in self._tensors(item)]
+        if hasattr(value, "quantile"):  # which may be drawn only when it is asked for
+            return [value.mean, value.quantile, value.fraction]
         if hasattr(value, "__code__"):
             return [value(self.action)]
         return self._tensors(vars(value)) if hasattr(value, "__dict__") else []
