@@ -73,7 +73,7 @@ class _FlatEncoder(nn.Module):
         self.scale, self.dims = IntegerScale(space), len(space.shape or ())
 
     def forward(self, obs: Tensor) -> Tensor:
-        values = self.scale(obs)
+        values: Tensor = self.scale(obs)
         if self.dims == 1:
             return values
         return values.flatten(-self.dims) if self.dims else values.unsqueeze(-1)

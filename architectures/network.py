@@ -198,7 +198,7 @@ class Network(nn.Module):
         """
         found = []
         for trunk in self.trunks.values():
-            for path, embedder in zip(self.paths, trunk.embedders):  # type: ignore[union-attr, arg-type]
+            for path, embedder in zip(self.paths, trunk.embedders):  # type: ignore[arg-type]
                 doubt = getattr(getattr(embedder, "read", None), "doubt", None)
                 if doubt is not None:
                     found.append(f"{'.'.join((key, 'embedder', *path))}: {doubt}")

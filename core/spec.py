@@ -104,7 +104,7 @@ def box_bounds(
     and the limits of integers of 32 and 64 bits.
     """
     low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
-    kind = np.dtype(space.dtype)
+    kind: np.dtype[Any] = np.dtype(space.dtype)
     least, most = -_HUGE, _HUGE
     if kind.kind == "f":
         most = min(_HUGE, float(np.finfo(kind).max))

@@ -49,7 +49,8 @@ def _floats(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
 
     def scaled(action: NDArray[Any]) -> NDArray[Any]:
         value = action if same else center + half_range * action  # [N, D] float64
-        return np.minimum(np.maximum(value, lowest), highest).astype(dtype, copy=False)
+        clipped: NDArray[Any] = np.minimum(np.maximum(value, lowest), highest)
+        return clipped.astype(dtype, copy=False)
 
     return scaled
 
@@ -57,12 +58,14 @@ def _floats(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
 def _integers(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
     low, high, bounded = box_bounds(space)
     count = np.where(bounded, high - low + 1, 1.0)
-    if np.dtype(space.dtype).itemsize == 8:  # the largest float that such integers can hold
-        high = np.minimum(high, np.nextafter(float(np.iinfo(space.dtype).max), 0))
+    dtype: np.dtype[Any] = np.dtype(space.dtype)
+    if dtype.itemsize == 8:  # the largest float that such integers can hold
+        high = np.minimum(high, np.nextafter(float(np.iinfo(dtype).max), 0))
 
     def chosen(action: NDArray[Any]) -> NDArray[Any]:
         share = np.floor((action.astype(np.float64) + 1) * (count / 2))
         value = np.where(bounded, low + np.minimum(share, count - 1), np.rint(action))
-        return np.minimum(np.maximum(value, low), high).astype(space.dtype)
+        clipped: NDArray[Any] = np.minimum(np.maximum(value, low), high)
+        return clipped.astype(dtype)
 
     return chosen
