@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from coach.core.hints import SECTIONS, elsewhere, section_class
 from coach.core.registry import KINDS, entries, find, plural
 from coach.runners.preset import preset_files
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.table import Table
@@ -68,7 +70,7 @@ def print_list(console: Console, kind: str | None) -> None:
         table.add_column("name", style="cyan", no_wrap=True)
         table.add_column("what it is")
         for name, summary in _rows(one):
-            table.add_row(name, Text(_plain(summary)))
+            table.add_row(escape(name), Text(_plain(summary)))
         console.print(table)
         console.print()
 
@@ -124,7 +126,7 @@ def print_description(console: Console, kind: str, name: str) -> None:
         console.print(
             Syntax(files[name].read_text(encoding="utf-8"), "yaml", background_color="default")
         )
-        console.print(f"\nTrain it: [bold]coach train {name}[/bold]", highlight=False)
+        console.print(Text.assemble("\nTrain it: ", (shlex.join(["coach", "train", name]), "bold")))
         return
     cls = find(kind, name)
     module = inspect.getmodule(cls)
@@ -136,7 +138,7 @@ def print_description(console: Console, kind: str, name: str) -> None:
     papers = list(dict.fromkeys(_PAPER.findall(source)))
     if papers:
         parts += [Text(), Text("Source: " + ", ".join(papers), style="green")]
-    console.print(Panel(Group(*parts), title=f"{kind} {name}", title_align="left"))
+    console.print(Panel(Group(*parts), title=escape(f"{kind} {name}"), title_align="left"))
     table = _settings_table(cls, described)
     console.print(table if table.row_count else "It takes no settings.")
     if module is not None and module.__file__:
@@ -175,7 +177,7 @@ def _settings_table(cls: type, described: dict[str, str], only: str | None = Non
         table.add_column(column, style=style)
     for name, kind, default, words in _settings_rows(cls, described, ""):
         if only in (None, name):
-            table.add_row(name, kind, Text(default), Text(words))
+            table.add_row(name, Text(kind), Text(default), Text(words))
     return table
 
 

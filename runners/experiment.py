@@ -17,7 +17,7 @@ from coach.core.errors import CoachError, ResourceError, SettingError
 from coach.core.learner import Learner
 from coach.core.memory import Memory
 from coach.core.optimizer import Optimizer
-from coach.core.schema import build, build_part, parameters
+from coach.core.schema import Built, build, build_part, parameters
 from coach.core.source import Source
 from coach.core.spec import Spec
 from coach.environments.calls import close
@@ -109,7 +109,7 @@ def build_experiment(
 
     spec = spec_of(environment)
     torch.manual_seed(derived_seed(run.seed, "weights"))
-    agent_built = build_part("agent", settings["agent"], "agent", spec=spec)
+    agent_built = build_agent(settings["agent"], spec)
     agent: Agent = place(agent_built.value, device)
     _check_reward_scale(agent)
     memory, plain["memory"] = _build_memory(
@@ -183,6 +183,24 @@ def _doubts(agent: Agent) -> list[str]:
             default = f"agent.{name}" if name in parameters(type(agent)) else module.key
             found += module.doubts(module.key if built else default)
     return list(dict.fromkeys(found))
+
+
+def build_agent(settings: Any, spec: Spec) -> Built[Any]:
+    """The agent of a preset's settings.
+
+    Raises:
+        SettingError: the settings do not fit.
+        ResourceError: its networks do not fit into memory.
+    """
+    try:
+        return build_part("agent", settings, "agent", spec=spec)
+    except RuntimeError as error:
+        if "allocate" not in str(error):
+            raise
+        raise ResourceError(
+            f"agent: its networks do not fit into memory: {str(error).splitlines()[0]}",
+            "Choose smaller ones.",
+        ) from error
 
 
 def spec_of(environment: EnvironmentSettings) -> Spec:

@@ -33,6 +33,7 @@ from coach.runners.trust import command
 
 _NAME = re.compile(r"(?P<stamp>\d{8}-\d{6})-seed(?P<seed>\d+)(-(?P<number>\d+))?")
 _OLD_FACTS = {"preset", "plugins", "versions", "git"}  # of run.json before it was sealed
+_CHANGE = {"time", "env_steps", "key", "before", "after"}
 _MOST_EDITS_SHOWN = 3
 
 
@@ -167,7 +168,11 @@ def _record(path: Path, facts: dict[str, Any]) -> RunRecord:
     kinds |= {"changes": list, "rendered": list}
     whole = all(isinstance(getattr(record, name), kind) for name, kind in kinds.items())
     texts = (record.preset, *record.plugins, *record.rendered) if whole else ()
-    if not whole or not all(isinstance(text, str) for text in texts):
+    lists = whole and all(
+        isinstance(one, dict) and one.keys() == _CHANGE and isinstance(one["env_steps"], int)
+        for one in record.changes
+    )
+    if not lists or not all(isinstance(text, str) for text in texts):
         raise CheckpointError(f"{path} is damaged: its entries have other types than they should")
     for name in ("environment", "agent", "memory", "run"):
         if not isinstance(record.settings.get(name), str | dict):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from coach.core.errors import CheckpointError
 from coach.core.layout import Zeros
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
@@ -128,9 +129,19 @@ class Evaluations:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let those wait that did."""
+        """Let those wait that did.
+
+        Raises:
+            CheckpointError: weights are missing, or are those of another agent.
+        """
+        names = self.weights().keys()
         for env_steps in state.get("env_steps", []):  # older checkpoints have none
-            self.waiting.append(Candidate(env_steps, under(f"{env_steps}/", state)))
+            weights = under(f"{env_steps}/", state)
+            if weights.keys() != names:
+                raise CheckpointError(
+                    f"The policy of step {env_steps:,} that waits for its evaluation is not whole."
+                )
+            self.waiting.append(Candidate(env_steps, weights))
 
     def close(self) -> None:
         """End the process, if there is one."""

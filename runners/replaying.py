@@ -11,7 +11,7 @@ import gymnasium as gym
 import torch
 from coach.core.agent import Agent
 from coach.core.errors import CheckpointError, SettingError
-from coach.core.schema import build, build_part
+from coach.core.schema import build
 from coach.core.source import Episode
 from coach.core.state import under
 from coach.environments.making import EnvironmentSettings
@@ -20,7 +20,7 @@ from coach.environments.vector import VectorEnv
 from coach.runners.actor import only_act
 from coach.runners.checkpoint import find_latest, has_policy, load_policy
 from coach.runners.evaluation import evaluate, on_cut
-from coach.runners.experiment import choose_device, spec_of
+from coach.runners.experiment import build_agent, choose_device, spec_of
 from coach.runners.seeds import derived_seed
 from coach.runners.settings import EvaluationSettings, RunSettings
 from coach.runners.trust import command
@@ -60,7 +60,7 @@ def evaluate_run(
     device = _device(run, warn)
     torch.set_num_threads(1)  # sums are rounded alike whatever the machine
     spec = spec_of(environment)
-    agent: Agent = build_part("agent", settings["agent"], "agent", spec=spec).value
+    agent: Agent = build_agent(settings["agent"], spec).value
     only_act(agent, device, run.record)
     try:
         agent.load_state_dict(weights)

@@ -168,8 +168,7 @@ class Run:
             board.text("versions", json.dumps(versions(), indent=1))
             return
         try:
-            found.state = _without_episodes(found.state, resumption.skip_episodes)
-            self._load(found)
+            self._load(found, resumption.skip_episodes)
             resumption.write(experiment.plain, self.clock.env_steps)
             self.checkpointer.continue_from(found.manifest)
         except BaseException:
@@ -418,13 +417,14 @@ class Run:
             state |= prefixed(f"{name}/", saved)
         return state
 
-    def _load(self, found: Found) -> None:
+    def _load(self, found: Found, skip_episodes: int) -> None:
         """Restore a checkpoint.
 
         Raises:
             CheckpointError: its state does not fit the settings, or something is missing from it.
         """
         try:
+            found.state = _without_episodes(found.state, skip_episodes)
             self._restore(found)
         except CoachError:
             raise
@@ -444,6 +444,8 @@ class Run:
                 ", so the agent's random streams begin anew there."
             )
         experiment.learner.load_state_dict(under("learner/", state))
+        if not isinstance(experiment.learner.version, int):
+            raise TypeError("the number of updates is no number")
         journal.take_over(found.manifest["journal"], found.manifest["saved"])
         journal.restore(experiment.memory, under("memory/", state), self.warn)
         source_state = under("source/", state)

@@ -15,6 +15,7 @@ from coach.telemetry.console import number
 from coach.telemetry.verification import VerificationView
 from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 #: Share of the seeds whose last policy has to reach the target.
@@ -161,7 +162,9 @@ def record(verdict: Verdict, settings: dict[str, Any], path: Path) -> None:
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
     """Print a row per seed and a summary of the kept and of the last policies."""
-    table = Table(title=f"{verdict.preset}: target {verdict.target:g}", title_justify="left")
+    table = Table(
+        title=escape(f"{verdict.preset}: target {verdict.target:g}"), title_justify="left"
+    )
     for column in ("seed", "kept policy", "last policy", "env steps", "wall time"):
         table.add_column(column, justify="right")
     for trial in verdict.trials:
