@@ -126,6 +126,14 @@ def flat_groups(agent: nn.Module, names: list[str]) -> dict[str, FlatParameters]
                     "Let one objective minimise the module that holds both.",
                 )
             owner[id(parameter)] = name
+        types = sorted({str(parameter.dtype) for parameter in parameters})
+        if len(types) > 1:
+            raise SettingError(
+                "agent",
+                f"the parameters of '{name}' are of types {' and '.join(types)}, and one optimiser "
+                "steps them as one vector",
+                "Give them one type, or train them under names of their own.",
+            )
         if parameters:  # what is frozen, such as a fixed temperature, needs no optimiser
             groups[name] = FlatParameters(parameters)
     return groups

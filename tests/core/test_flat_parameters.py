@@ -8,7 +8,8 @@ import pytest
 import torch
 from coach.core.agent import Agent, Loss, objective
 from coach.core.batch import Batch
-from coach.core.flat import FlatParameters
+from coach.core.errors import SettingError
+from coach.core.flat import FlatParameters, flat_groups
 from coach.core.learner import Learner
 from coach.core.registry import entries
 from coach.core.schema import build_part
@@ -141,3 +142,10 @@ def test_a_loaded_state_is_a_copy(name: str) -> None:
     learners[0].step(batch(), 0)
     for key, value in kept.items():
         assert torch.equal(learners[1].state_dict()[key], value), key
+
+
+def test_parameters_of_several_types_are_refused_and_keep_theirs() -> None:
+    agent = nn.ModuleDict({"mixed": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())})
+    with pytest.raises(SettingError, match=r"'mixed' are of types torch.float32 and torch.float64"):
+        flat_groups(agent, ["mixed"])
+    assert agent["mixed"][1].weight.dtype == torch.float64
