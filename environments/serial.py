@@ -125,6 +125,7 @@ class SerialEnvs(VectorEnv):
             except BaseException as error:
                 raise self._failure(i, "step", error, self._history.length(i)) from error
             try:
+                reward: Any  # whatever an environment returns
                 obs, reward, terminated, truncated, _ = outcome
                 if reward.__class__ not in NUMBERS or not -LARGEST <= reward <= LARGEST:
                     reward = as_reward(reward)
