@@ -20,7 +20,7 @@ from coach.core.errors import CheckpointError
 from coach.core.memory import Memory
 from coach.runners.journal import Journal
 from coach.runners.manifest import checked_policy, read_manifest
-from coach.runners.seals import FORMAT, NewerCheckpointError, parse_json, read_sealed, seal
+from coach.runners.seals import FORMAT, OtherVersionError, parse_json, read_sealed, seal
 from coach.runners.storage import (
     pack,
     read_file,
@@ -181,7 +181,7 @@ def find_latest(run: Path, warn: Callable[[str], None], replay: bool = True) -> 
             one = _load(folder)
             if replay:
                 _verify_replay(run, one.manifest)
-        except NewerCheckpointError:
+        except OtherVersionError:
             raise
         except _DamagedReplayError as error:
             one.replay_is_whole = False

@@ -26,6 +26,7 @@ from coach.runners.seals import (
     parse_settings,
     refuse_outside,
     seal,
+    too_old,
     unsealed,
 )
 from coach.runners.storage import MissingFileError, read_bounded, unwritable, write_file
@@ -50,7 +51,6 @@ class RunRecord:
         git: revision of the user's code, when the run began.
         changes: every change of a setting, with its date and step.
         rendered: SHA-256 of preset.yaml as it was written each time, the newest last.
-        sealed: whether run.json has a checksum; runs of older versions have none.
     """
 
     preset: str
@@ -61,7 +61,6 @@ class RunRecord:
     git: str | None = field(default_factory=git_revision)
     changes: list[dict[str, Any]] = field(default_factory=list)
     rendered: list[str] = field(default_factory=list)
-    sealed: bool = True
 
     def write(self, folder: Path) -> None:
         """Write run.json and, after it, preset.yaml.
@@ -72,8 +71,7 @@ class RunRecord:
         text = self._text().encode()
         digest = hashlib.sha256(text).hexdigest()
         self.rendered = [*(old for old in self.rendered if old != digest), digest]
-        self.sealed = True
-        facts = {name: value for name, value in vars(self).items() if name != "sealed"}
+        facts = dict(vars(self))
         facts["settings"] = dump(self.settings)  # JSON would turn keys that are numbers into texts
         write_file(folder / "run.json", seal({"format": FORMAT, **facts}))
         write_file(folder / "preset.yaml", text)
@@ -136,7 +134,8 @@ def read(folder: Path) -> RunRecord:
 
     Raises:
         CoachError: this is no run folder.
-        CheckpointError: run.json is damaged, or a link leads out of the folder.
+        CheckpointError: run.json is damaged or of another version, or a link leads out of the
+            folder.
     """
     path = folder / "run.json"
     try:
@@ -149,12 +148,10 @@ def read(folder: Path) -> RunRecord:
     refuse_outside(folder)
     facts = parse_json(data, path)
     if isinstance(facts, dict) and facts.keys() == _OLD_FACTS:
-        preset = folder / "preset.yaml"
-        settings = parse_settings(read_bounded(preset, MOST_YAML_BYTES), preset)
-        return _record(path, {**facts, "settings": settings, "sealed": False})
+        raise too_old(path)
     facts = unsealed(facts, path)
     settings = parse_settings(str(facts.get("settings")).encode(), path)
-    return _record(path, {**facts, "settings": settings, "sealed": True})
+    return _record(path, {**facts, "settings": settings})
 
 
 def _record(path: Path, facts: dict[str, Any]) -> RunRecord:
@@ -187,8 +184,6 @@ def edits(folder: Path, record: RunRecord) -> str:
     when the run goes on.
     """
     path = folder / "preset.yaml"
-    if not record.sealed:
-        return ""
     try:
         data = read_bounded(path, MOST_YAML_BYTES)
         if hashlib.sha256(data).hexdigest() in record.rendered:

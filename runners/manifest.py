@@ -45,11 +45,9 @@ class Manifest(BaseModel):
 
 
 class PolicyRecord(FileRecord):
-    """The file of the kept weights; older runs have but one name for it."""
+    """The file of the kept weights."""
 
-    name: Annotated[str, Field(pattern=r"^agent(-[0-9a-f]{16})?\.safetensors$")] = (
-        "agent.safetensors"
-    )
+    name: Annotated[str, Field(pattern=r"^agent-[0-9a-f]{16}\.safetensors$")]
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:

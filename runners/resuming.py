@@ -16,7 +16,6 @@ from coach.runners.storage import MissingFileError, read_bounded, write_file
 from coach.runners.trust import command
 
 RESULT = "result.json"
-_OLD_RESULT = {"env_steps", "seconds", "stopped", "last", "best"}  # before it was sealed
 
 
 class FinishedRunError(CoachError):
@@ -103,13 +102,8 @@ class Resumption:
             self.warn(f"The plugin {name} has changed since the run recorded it.")
         if self.once:
             return
-        if not record.sealed:
-            self.warn(
-                f"{self.folder} was written by an older version, whose settings have no checksum. "
-                "They have one from now on."
-            )
         preset = self.folder / "preset.yaml"
-        if not self.changes and record.sealed and record.plugins == self.plugins:
+        if not self.changes and record.plugins == self.plugins:
             if run_folder.is_current(self.folder, record):
                 return
             self.warn(f"{preset} was missing or out of date, and is written again.")
@@ -146,8 +140,7 @@ def seconds_so_far(folder: Path, warn: Callable[[str], None]) -> float:
     path = folder / RESULT
     try:
         facts = parse_json(read_bounded(path, MOST_JSON_BYTES), path)
-        if not isinstance(facts, dict) or facts.keys() != _OLD_RESULT:
-            facts = unsealed(facts, path)
+        facts = unsealed(facts, path)
         if isinstance(facts.get("seconds"), int | float):
             return float(facts["seconds"])
         raise CheckpointError(f"{path} is damaged: it has no seconds")

@@ -16,8 +16,9 @@ import yaml
 from coach.core.errors import CheckpointError
 from coach.runners.storage import read_bounded, to_json
 
-#: The format of sealed files that this version writes.
-FORMAT = 1
+#: The format of sealed files that this version writes and reads. Since format 2, bounded actions
+#: are in [-1, 1] in memories and policies.
+FORMAT = 2
 #: Most bytes of a manifest, of run.json and the like.
 MOST_JSON_BYTES = 64 * 2**20
 #: Most bytes of settings as YAML, and most values in them after aliases have been filled in.
@@ -25,8 +26,20 @@ MOST_YAML_BYTES, MOST_YAML_VALUES = 256 * 2**10, 20_000
 _MOST_DEPTH = 100
 
 
-class NewerCheckpointError(CheckpointError):
-    """Written by a version that this one does not know."""
+class OtherVersionError(CheckpointError):
+    """Written by a version whose files this one does not read."""
+
+
+def too_old(path: Path) -> OtherVersionError:
+    """The error for a file of an earlier version.
+
+    Its weights and stored actions would be taken for something else, in silence.
+    """
+    return OtherVersionError(
+        f"{path} was written by an earlier version, whose policies and stored actions are in the "
+        "environment's units.",
+        "Train the preset anew, or use the version that wrote it (run.json names it).",
+    )
 
 
 def parse_json(data: bytes, path: Path) -> Any:
@@ -51,19 +64,21 @@ def unsealed(values: Any, path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the checksum does not match.
-        NewerCheckpointError: a newer version has written it.
+        OtherVersionError: another version has written it.
     """
     if not isinstance(values, dict) or not isinstance(values.get("seal"), str):
         raise CheckpointError(f"{path} is damaged: it has no checksum")
     rest = {name: value for name, value in values.items() if name != "seal"}
     version = rest.get("format", 0)
     if isinstance(version, int) and version > FORMAT:
-        raise NewerCheckpointError(
+        raise OtherVersionError(
             f"{path} was written by a newer version (format {version}; this one knows {FORMAT}).",
             "Run: pip install --upgrade coach-rl",
         )
     if hashlib.sha256(to_json(rest)).hexdigest() != values["seal"]:
         raise CheckpointError(f"{path} is damaged: its checksum does not match")
+    if version != FORMAT:
+        raise too_old(path)
     return rest
 
 
@@ -73,7 +88,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         MissingFileError: there is no such file.
         CheckpointError: it is damaged, or too large.
-        NewerCheckpointError: a newer version has written it.
+        OtherVersionError: another version has written it.
     """
     return unsealed(parse_json(read_bounded(path, MOST_JSON_BYTES), path), path)
 

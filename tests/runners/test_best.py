@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from coach.core.errors import CheckpointError, ResourceError
 from coach.runners import best, checkpoint
 from coach.runners.best import BestPolicy
 from coach.runners.checkpoint import load_policy, save_policy
-from coach.runners.seals import seal
 from coach.runners.training import Run
 from torch import Tensor
 
@@ -145,19 +143,6 @@ def test_a_damaged_policy_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"checksum"):
         load_policy(tmp_path)
-
-
-def test_policies_of_older_runs_are_read(tmp_path: Path) -> None:
-    save_policy(tmp_path, {"a": torch.arange(3.0)}, {"env_steps": 5})
-    facts = json.loads((tmp_path / "agent.json").read_text())
-    name = facts["file"].pop("name")
-    facts.pop("seal")
-    (tmp_path / name).rename(tmp_path / "agent.safetensors")
-    (tmp_path / "agent.json").write_bytes(seal(facts))
-    weights, facts = load_policy(tmp_path)
-    assert weights["a"].tolist() == [0.0, 1.0, 2.0]
-    save_policy(tmp_path, {"a": torch.ones(1)}, {})
-    assert "agent.safetensors" not in kept(tmp_path)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -19,7 +19,7 @@ from coach.runners.checkpoint import (
     checkpoints,
     find_latest,
 )
-from coach.runners.seals import NewerCheckpointError
+from coach.runners.seals import OtherVersionError
 from coach.runners.training import Run
 
 Launch = Callable[..., Run]
@@ -103,7 +103,7 @@ def test_a_newer_format_is_refused_with_the_remedy(
     finished: Run, tiny_dqn: dict[str, Any], launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coach.runners.seals.FORMAT", 0)
-    with pytest.raises(NewerCheckpointError, match=r"newer version.*\n.*pip install --upgrade"):
+    with pytest.raises(OtherVersionError, match=r"newer version.*\n.*pip install --upgrade"):
         launch(tiny_dqn, finished.folder)
 
 

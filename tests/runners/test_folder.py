@@ -12,8 +12,8 @@ from coach.core.errors import CheckpointError, CoachError
 from coach.runners import folder as run_folder
 from coach.runners.checkpoint import find_latest, load_policy
 from coach.runners.journal import Journal
-from coach.runners.seals import parse_settings, seal
-from coach.runners.storage import read_bounded, unpack
+from coach.runners.seals import FORMAT, OtherVersionError, parse_settings, seal
+from coach.runners.storage import read_bounded, to_json, unpack
 
 SETTINGS: dict[str, Any] = {
     "about": "a test",
@@ -75,13 +75,15 @@ def test_an_edit_is_named_with_both_remedies(folder: Path) -> None:
     run_folder.refuse_edits(folder, run_folder.read(folder))  # it is written again on resume
 
 
-def test_runs_of_the_version_before_are_read(folder: Path) -> None:
-    old = {"preset": "mine", "plugins": ["a.py"], "versions": {}, "git": None}
-    (folder / "run.json").write_text(json.dumps(old))
-    record = run_folder.read(folder)
-    assert (record.settings, record.plugins, record.sealed) == (SETTINGS, ["a.py"], False)
-    record.write(folder)
-    assert run_folder.read(folder).sealed
+def test_runs_of_earlier_versions_are_refused(folder: Path) -> None:
+    """Their actions are in the environment's units, which no number in them shows."""
+    facts = json.loads((folder / "run.json").read_text())
+    del facts["seal"]
+    never_sealed = {"preset": "mine", "plugins": ["a.py"], "versions": {}, "git": None}
+    for old in (to_json(never_sealed), seal({**facts, "format": 1})):
+        (folder / "run.json").write_bytes(old)
+        with pytest.raises(OtherVersionError, match=r"earlier version.*\n.*Train the preset anew"):
+            run_folder.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_hostile_tensors_are_refused(data: bytes) -> None:
 SUM = "0" * 64
 CHUNK = {"file": "rows-0-1.safetensors", "reached": [1], "bytes": 1, "sha256": SUM}
 MANIFEST: dict[str, Any] = {
-    "format": 1,
+    "format": FORMAT,
     "env_steps": 5,
     "workers": 1,
     "files": {name: {"bytes": 1, "sha256": SUM} for name in ("tensors.safetensors", "state.json")},
@@ -217,7 +219,7 @@ def test_a_manifest_leads_nowhere_else(changed: dict[str, Any], folder: Path) ->
 
 @pytest.mark.parametrize("name", ["../agent.safetensors", "/x/agent.safetensors", "agent.py"])
 def test_a_policy_leads_nowhere_else(name: str, tmp_path: Path) -> None:
-    facts = {"format": 1, "file": {"name": name, "bytes": 1, "sha256": SUM}}
+    facts = {"format": FORMAT, "file": {"name": name, "bytes": 1, "sha256": SUM}}
     (tmp_path / "agent.json").write_bytes(seal(facts))
     with pytest.raises(CheckpointError, match="damaged, or not from a run"):
         load_policy(tmp_path)

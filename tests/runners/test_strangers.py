@@ -14,7 +14,7 @@ from coach.core.errors import CheckpointError, CoachError
 from coach.runners import folder as run_folder
 from coach.runners.checkpoint import checkpoints
 from coach.runners.replaying import evaluate_run
-from coach.runners.seals import read_sealed, seal
+from coach.runners.seals import FORMAT, read_sealed, seal
 from coach.runners.storage import write_file
 from coach.runners.training import resume, start
 from rich.console import Console
@@ -110,8 +110,9 @@ def test_facts_of_a_policy(value: Any, forged: Path) -> None:
     (newest,) = checkpoints(forged)
     weights = read_sealed(newest / "manifest.json")["files"]["tensors.safetensors"]
     (forged / "best").mkdir(exist_ok=True)
-    shutil.copy(newest / "tensors.safetensors", forged / "best" / "agent.safetensors")
-    facts = {"format": 1, "file": weights, "env_steps": value}
+    name = f"agent-{'0' * 16}.safetensors"
+    shutil.copy(newest / "tensors.safetensors", forged / "best" / name)
+    facts = {"format": FORMAT, "file": {**weights, "name": name}, "env_steps": value}
     (forged / "best" / "agent.json").write_bytes(seal(facts))
     with pytest.raises(CoachError, match="it has no steps"):
         evaluate_run(forged, run_folder.read(forged).settings, 1, print)
