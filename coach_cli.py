@@ -365,7 +365,7 @@ def _open_run(
     record = run_folder.read(folder)
     settings = run_folder.edited_settings(folder) if edited else record.settings
     settings = presets.override(with_references(settings, plugins), overrides)
-    if not trust:
+    if not trust and (edited or not record.own):
         asked = presets.override({}, overrides)
         require_trust(folder, settings, record.plugins, plugins, asked, _command(*sys.argv[1:]))
     known = with_plugins(record.plugins, plugins)
@@ -382,9 +382,9 @@ def _open_run(
 
 def _trust_flag(settings: dict[str, Any], plugins: list[str]) -> list[str]:
     """What a command needs in addition to use a run with these settings."""
-    from coach.runners.trust import named_in
+    from coach.runners.trust import flag
 
-    return ["--trust"] if plugins or named_in(settings) else []
+    return flag(settings, plugins)
 
 
 def _refuse_resume_flags(trust: bool, accept_edits: bool) -> None:

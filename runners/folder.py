@@ -29,11 +29,19 @@ from coach.runners.seals import (
     too_old,
     unsealed,
 )
-from coach.runners.storage import MissingFileError, read_bounded, unwritable, write_file
+from coach.runners.signatures import is_signed, sign
+from coach.runners.storage import (
+    MissingFileError,
+    read_bounded,
+    to_json,
+    unwritable,
+    write_file,
+)
 from coach.runners.trust import command
 
 _NAME = re.compile(r"(?P<stamp>\d{8}-\d{6})-seed(?P<seed>\d+)(-(?P<number>\d+))?")
 _OLD_FACTS = {"preset", "plugins", "versions", "git"}  # of run.json before it was sealed
+_SIGNATURE = ("signature", "own")
 _CHANGE = {"time", "env_steps", "key", "before", "after"}
 _MOST_EDITS_SHOWN = 3
 
@@ -51,6 +59,8 @@ class RunRecord:
         git: revision of the user's code, when the run began.
         changes: every change of a setting, with its date and step.
         rendered: SHA-256 of preset.yaml as it was written each time, the newest last.
+        signature: of all this by the user who has written it, see `coach.runners.signatures`.
+        own: whether that is the user who reads it.
     """
 
     preset: str
@@ -61,6 +71,8 @@ class RunRecord:
     git: str | None = field(default_factory=git_revision)
     changes: list[dict[str, Any]] = field(default_factory=list)
     rendered: list[str] = field(default_factory=list)
+    signature: str = ""
+    own: bool = False
 
     def write(self, folder: Path) -> None:
         """Write run.json and, after it, preset.yaml.
@@ -71,8 +83,9 @@ class RunRecord:
         text = self._text().encode()
         digest = hashlib.sha256(text).hexdigest()
         self.rendered = [*(old for old in self.rendered if old != digest), digest]
-        facts = dict(vars(self))
+        facts = {name: value for name, value in vars(self).items() if name not in _SIGNATURE}
         facts["settings"] = dump(self.settings)  # JSON would turn keys that are numbers into texts
+        facts["signature"] = sign(to_json(facts))
         write_file(folder / "run.json", seal({"format": FORMAT, **facts}))
         write_file(folder / "preset.yaml", text)
 
@@ -151,7 +164,9 @@ def read(folder: Path) -> RunRecord:
         raise too_old(path)
     facts = unsealed(facts, path)
     settings = parse_settings(str(facts.get("settings")).encode(), path)
-    return _record(path, {**facts, "settings": settings})
+    signed = {name: value for name, value in facts.items() if name not in ("format", "signature")}
+    own = is_signed(to_json(signed), str(facts.get("signature", "")))
+    return _record(path, {**facts, "settings": settings, "own": own})
 
 
 def _record(path: Path, facts: dict[str, Any]) -> RunRecord:

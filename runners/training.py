@@ -40,7 +40,7 @@ from coach.runners.preset import dump
 from coach.runners.resuming import Resumption, seconds_so_far, write_result
 from coach.runners.seeds import derived_seed
 from coach.runners.storage import unwritable
-from coach.runners.trust import command, named_in
+from coach.runners.trust import command, flag
 from coach.runners.worker import WorkerError
 from coach.telemetry.console import Listener, LiveView
 from coach.telemetry.profile import Profile
@@ -371,7 +371,7 @@ class Run:
             self.view.say(cut)
 
     def _after_mending(self, error: CoachError) -> str:
-        trust = ["--trust"] if self._plugins or named_in(self.experiment.plain) else []
+        trust = flag(self.experiment.plain, self._plugins)
         again = command("coach", "train", self.folder, "--resume", *trust)
         return f"{error.remedy} What was learned until then is kept: {again}"
 

@@ -1,8 +1,8 @@
 """What a run folder would have us execute or touch, and whether the user has asked for that.
 
 A run folder is data (invariant I12). Plugins, environments and parts that its settings name by
-``module:Class`` or ``file.py:Class`` are code, so they are imported only with ``--trust``, or where
-the user names them on the command line.
+``module:Class`` or ``file.py:Class`` are code. They are imported where the run is the user's own
+(`coach.runners.signatures`), where the user names them on the command line, or with ``--trust``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from coach.core.errors import CoachError
+from coach.runners.signatures import can_sign
 
 #: Sections that only hold text or checked numbers.
 _INERT = ("about", "run", "evaluation", "target")
@@ -50,6 +51,11 @@ def named_in(settings: Mapping[str, Any]) -> list[Named]:
         if section not in _INERT:
             _search(section, value, found)
     return found
+
+
+def flag(settings: Mapping[str, Any], plugins: Sequence[str]) -> list[str]:
+    """What a command needs in addition, to use a run of one's own with these settings."""
+    return ["--trust"] if (plugins or named_in(settings)) and not can_sign() else []
 
 
 def require_trust(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
 import torch
@@ -64,6 +66,12 @@ def _is_about(item: pytest.Item, own: set[tuple[str, str]]) -> bool:
         for argument, value in given.items()
         if isinstance(value, str)
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_of_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Runs are signed with a key of the tests, not with that of whoever runs them."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(autouse=True)

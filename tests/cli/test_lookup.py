@@ -101,6 +101,6 @@ def test_a_run_finds_its_environment_in_workers_and_from_elsewhere(
     assert trained.exit_code == 0, trained.output
     (run,) = (current / "runs").glob("grid/*")
     monkeypatch.chdir("/")
-    played = CliRunner().invoke(coach_cli.app, ["evaluate", str(run), "--episodes", "2", "--trust"])
+    played = CliRunner().invoke(coach_cli.app, ["evaluate", str(run), "--episodes", "2"])
     assert played.exit_code == 0, played.output
     assert "6.00" in played.output
