@@ -211,6 +211,7 @@ def evaluate(
     trust: TrustOption = False,
 ) -> None:
     """Play a run's best policy without exploring and print its returns."""
+    from coach.core.places import short
     from coach.runners import folder as run_folder
     from coach.runners.replaying import evaluate_run
 
@@ -221,7 +222,7 @@ def evaluate(
     played, policy = evaluate_run(run, settings, episodes, _say, last, video)
     _print_episodes(played, policy)
     if video:
-        _say(f"Video: {run / 'videos'}")
+        _say(f"Video: {short(run / 'videos')}")
 
 
 @app.command()
@@ -276,12 +277,13 @@ def verify(
 def main() -> NoReturn:
     """Entry point: errors meant for a person are printed without a traceback."""
     from coach.core.errors import CoachError, InterruptedRunError
+    from coach.core.places import typed_here
     from coach.runners.interrupts import ended_at_once
     from coach.telemetry.streams import survive_closed_output
 
     survive_closed_output()
     try:
-        with ended_at_once():
+        with typed_here(), ended_at_once():
             app(prog_name="coach")
     except CoachError as error:
         errors.print("[bold red]Error:[/bold red] ", end="")
@@ -425,6 +427,7 @@ def _refuse_run_folder(path: Path) -> None:
 
 
 def _print_result(result: Any, target: Any, trusting: list[str]) -> None:
+    from coach.core.places import short
     from coach.runners.trust import command
     from coach.telemetry.console import number
     from rich.table import Table
@@ -445,7 +448,7 @@ def _print_result(result: Any, target: Any, trusting: list[str]) -> None:
         table.add_row("ended early", result.stopped)
     console.print(table)
     logs = command("tensorboard", "--logdir", result.folder.parent.parent)
-    _say(f"Run folder:  {result.folder}")
+    _say(f"Run folder:  {short(result.folder)}")
     _say(f"Watch:       {logs}")
     _say(f"Play:        {_command('evaluate', result.folder, *trusting)}")
 

@@ -93,6 +93,8 @@ class RewardScale(nn.Module):
 
     #: Refreshed before the updates that a fragment brings, rather than after them.
     before_updates: ClassVar[bool] = True
+    #: Buffers that acting never reads, so that they are not handed to actors.
+    learner_only: ClassVar[tuple[str, ...]] = ("running",)
     running: Tensor
 
     def __init__(self, gamma: float, clip: float = 10.0) -> None:

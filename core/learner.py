@@ -273,6 +273,7 @@ class Learner:
         def gradients(tensors: Sequence[Tensor]) -> _Found:
             private = batch.rebuilt(tensors)
             loss: Loss = self.compiling(goal.name, getattr(self.agent, goal.name))(private)
+            _check_shapes(goal, self.agent, loss, private)
             value = loss.value if private.weight is None else loss.value * private.weight
             value = value.mean()
             if not value.requires_grad:
@@ -319,3 +320,16 @@ class Learner:
         return NotFiniteError(
             f"In update {self.version + 1}, {what} became {float(value)}.", TOO_FAST
         )
+
+
+def _check_shapes(goal: Objective, agent: Agent, loss: Loss, batch: Batch) -> None:
+    """Refuse a loss that is not one number per row, which would be weighted wrongly."""
+    rows = batch.reward.shape
+    for name, tensor in (("value", loss.value), ("priority", loss.priority)):
+        if tensor is not None and tensor.shape != rows:
+            raise CoachError(
+                f"Objective '{goal.name}' of {type(agent).__name__} returns a Loss whose {name} "
+                f"has shape {list(tensor.shape)}, but its batch has rows {list(rows)}.",
+                "Return one number per row: average over other dimensions, and leave averaging "
+                "over rows to the learner, which weights them.",
+            )

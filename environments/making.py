@@ -16,6 +16,7 @@ from coach.core.errors import CoachError, InterruptedRunError, SettingError, nea
 from coach.core.registry import entries, find, load_plugin
 from coach.core.schema import Count, build, parameters
 from coach.environments.arrays import EnvArrays
+from coach.environments.checks import cut
 from coach.environments.lanes import EnvPoolLanes, Lanes, gymnasium_lanes
 from coach.environments.native import NativeEnv, NativeEnvs
 from coach.environments.serial import SerialEnvs
@@ -129,8 +130,24 @@ class EnvironmentSettings:
             name, arguments = _named_wrapper(wrapper, key)
             cls = _wrapper_class(name, key)
             arguments = _with_tuples(cls, arguments)
-            env = self._guarded(key, lambda c=cls, e=env, a=arguments: c(e, **a))  # type: ignore[misc]
+            try:
+                env = self._guarded(key, lambda c=cls, e=env, a=arguments: c(e, **a))  # type: ignore[misc]
+            except SettingError:
+                self._require_spaces(env)  # which the wrapper may have missed
+                raise
+        self._require_spaces(env)
         return env
+
+    def _require_spaces(self, env: gym.Env[Any, Any]) -> None:
+        for name in ("observation_space", "action_space"):
+            space = getattr(env, name, None)
+            if not isinstance(space, gym.Space):
+                what = "sets no" if space is None else f"sets {cut(repr(space))} as its"
+                raise SettingError(
+                    "environment.id",
+                    f"{self.id} {what} {name}",
+                    f"Set self.{name} to a gymnasium.spaces space in its __init__.",
+                )
 
     def factory(self) -> Callable[[], gym.Env[Any, Any]]:
         """A function that makes one environment."""

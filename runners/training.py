@@ -23,6 +23,7 @@ from coach.core.errors import (
     InterruptedRunError,
     NotFiniteError,
 )
+from coach.core.places import short
 from coach.core.source import Episode
 from coach.core.state import prefixed, under
 from coach.core.versions import versions
@@ -154,7 +155,7 @@ class Run:
             raise unwritable(folder, error) from error
         if not quiet:
             before = f", continued after {self.clock.env_steps:,} steps" if found else ""
-            self.view.say(f"Run folder: {folder}{before}")
+            self.view.say(f"Run folder: {short(folder)}{before}")
         if found is None or resumption is None:
             if experiment.note and not quiet:
                 self.view.say(experiment.note)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from coach.core.errors import CoachError
+from coach.core.places import short
 from coach.runners.signatures import can_sign
 
 #: Sections that only hold text or checked numbers.
@@ -40,8 +41,8 @@ class Named:
 
 
 def command(*words: object) -> str:
-    """A command line that can be pasted into a shell."""
-    return shlex.join(str(word) for word in words)
+    """A command line that can be pasted into a shell; paths are `short`."""
+    return shlex.join(short(word) if isinstance(word, Path) else str(word) for word in words)
 
 
 def named_in(settings: Mapping[str, Any]) -> list[Named]:

@@ -104,6 +104,7 @@ def verify(
     count = seeds or target.get("seeds", 3)
     steps = target.get("within_steps") or settings["run"]["steps"]
     requests = []
+    root = root.absolute()  # an environment may change the working directory
     for seed in range(first, first + count):
         changed = copy.deepcopy(settings)
         changed["run"]["seed"] = seed

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from coach.core.errors import CoachError
 from coach.core.layout import Zeros
-from torch import Tensor, nn
+from torch import Tensor
 
 #: Shapes and types of tensors, by name.
 Layout: TypeAlias = dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -23,12 +23,6 @@ Layout: TypeAlias = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 class TransferError(CoachError):
     """Weights that arrived in another process are not those that were sent."""
-
-
-def named_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers of a module, without gradients, in the order of their names."""
-    named = [*module.named_parameters(), *module.named_buffers()]
-    return {name: tensor.data for name, tensor in sorted(named)}
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:

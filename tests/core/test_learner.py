@@ -9,7 +9,7 @@ import pytest
 import torch
 from coach.core.agent import Agent, Loss, objective
 from coach.core.batch import Batch
-from coach.core.errors import SettingError
+from coach.core.errors import CoachError, SettingError
 from coach.core.flat import FlatParameters
 from coach.core.learner import MEASURE_EVERY, Learner
 from coach.core.spec import Spec
@@ -219,6 +219,40 @@ def test_state_continues_identically() -> None:
     for mine, theirs in zip(first.agent.parameters(), second.agent.parameters()):
         assert torch.equal(mine, theirs)
     assert torch.equal(first.agent.rng.get_state(), second.agent.rng.get_state())
+
+
+class Shaped(Two):
+    """Its first objective returns another shape than one number per row."""
+
+    def __init__(self, value: Any, priority: Any) -> None:
+        super().__init__()
+        self.value, self.priority = value, priority
+
+    @objective(minimises="first")
+    def one(self, batch: Batch) -> Loss:
+        error = self.first(batch.obs).squeeze(-1) - batch.reward
+        return Loss(self.value(error.square()), self.priority(error.detach().abs()))
+
+
+@pytest.mark.parametrize(
+    ("value", "priority", "words"),
+    [
+        (lambda rows: rows[:, None], lambda rows: None, r"value has shape \[8, 1\].*rows \[8\]"),
+        (lambda rows: rows.mean(), lambda rows: rows, r"value has shape \[\].*rows \[8\]"),
+        (lambda rows: rows[:1], lambda rows: rows, r"value has shape \[1\]"),
+        (lambda rows: rows, lambda rows: rows[:, None], r"priority has shape \[8, 1\]"),
+        (lambda rows: rows, lambda rows: rows.mean(), r"priority has shape \[\]"),
+    ],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_loss_is_one_number_per_row(
+    value: Any, priority: Any, words: str, weighted: bool
+) -> None:
+    learner = Learner(Shaped(value, priority), SGD(lr=0.1))
+    before = weights(learner.agent)
+    with pytest.raises(CoachError, match=f"Objective 'one' of Shaped .*{words}"):
+        learner.step(batch(torch.ones(8) if weighted else None), 0)
+    assert all(map(torch.equal, before, weights(learner.agent)))
 
 
 class Unknown(Two):

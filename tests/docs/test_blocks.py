@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from coach.core.errors import CoachError
 from coach.runners.experiment import build_experiment
@@ -64,6 +65,14 @@ class Crane(Stand):
 class MyGame(Stand):
     def action_mask(self):
         return np.array([1, 1], np.int8)
+
+
+class Picture(Stand):
+    observation_space = gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+
+
+class Molecule(Stand):
+    observation_space = gym.spaces.Graph(gym.spaces.Box(-1, 1, (3,)), None)
 
 
 class Seeing(Stand):
@@ -165,9 +174,9 @@ def short(words: list[str]) -> list[str]:
 def filled(command: str) -> str:
     for name, value in FILLED.items():
         command = command.replace(name, value)
-    if "<run>" in command:
-        (run, *_) = sorted(Path("runs/CartPole_DQN").iterdir(), reverse=True)
-        command = command.replace("<run>", run.name)
+    for preset in re.findall(r"runs/(\w+)/<run>", command):
+        (run, *_) = sorted(Path("runs", preset).iterdir(), reverse=True)
+        command = command.replace(f"runs/{preset}/<run>", f"runs/{preset}/{run.name}")
     return command
 
 
@@ -177,11 +186,30 @@ def test_commands_work_as_written(page: Path, place: Path, coach: Coach) -> None
         for command in commands(block.text):
             words = shlex.split(filled(command))
             if words[0] == "coach":
+                prepare(words[1:], coach)
                 status, said = coach([*words[1:], *short(words[1:])])
-                lacks = "pip install" in said and status == 1
+                lacks = status == 1 and ("pip install" in said or lacks_device(words, said))
                 assert status == 0 or lacks, f"{block}: {command}\n{said}"
             else:
                 check_other(words, str(block))
+
+
+def prepare(words: list[str], coach: Coach) -> None:
+    """Train the run of a seed that a command goes on with."""
+    if "--resume" in words and "--seed" in words:
+        seed = words[words.index("--seed") + 1]
+        earlier = ["train", words[1], "--seed", seed]
+        status, said = coach([*earlier, *short(earlier)])
+        assert status == 0, said
+
+
+def lacks_device(words: list[str], said: str) -> bool:
+    """Whether a command was refused only because this machine has no such accelerator."""
+    return (
+        "--device" in words
+        and not torch.cuda.is_available()
+        and f"'{words[words.index('--device') + 1]}' cannot be used here" in said
+    )
 
 
 def check_other(words: list[str], where: str) -> None:
@@ -249,8 +277,14 @@ def joined(part: dict[str, Any]) -> dict[str, Any]:
         settings["agent"]["network"] = part["network"]
         return settings
     assert set(part) <= set(SECTIONS), part
-    for preset in ("CartPole_PPO", "Pendulum_PPO", "CartPole_DQN"):
-        settings = load(preset)[1] | part
+    pictures = ["environment.id=my_env.py:Picture"]
+    for preset, more in (
+        ("CartPole_PPO", []),
+        ("Pendulum_PPO", []),
+        ("CartPole_DQN", []),
+        ("CartPole_DQN", pictures),
+    ):
+        settings = load(preset, more)[1] | part
         try:
             build_experiment(settings).source.close()
         except CoachError:
@@ -276,9 +310,22 @@ def test_the_agent_of_the_page_about_own_agents_is_the_example() -> None:
     assert block.text == (ROOT / "examples" / "soft_q.py").read_text()
 
 
+def test_the_wrapper_of_the_page_about_environments_serves_a_graph(
+    place: Path, coach: Coach
+) -> None:
+    (block,) = [block for block in blocks("python") if block.page.name == "environments.md"]
+    assert '`wrappers: ["my_wrappers.py:Nodes"]`' in block.page.read_text(encoding="utf-8")
+    (place / "my_wrappers.py").write_text(block.text)
+    typed = ["train", "CartPole_DQN", "--set", "environment.id=my_env.py:Molecule"]
+    more = ["--set", 'environment.wrappers=["my_wrappers.py:Nodes"]', "--steps", "200"]
+    status, said = coach([*typed, *more, "--set", "evaluation.every=0"])
+    assert status == 0, said
+
+
 def test_no_block_is_left_out() -> None:
-    python = {str(block.page.name) for block in blocks("python")}
-    assert python == {"README.md", "own-agent.md"}, "a block of Python that no test runs"
+    python = sorted(block.page.name for block in blocks("python"))
+    tested = ["README.md", "environments.md", "own-agent.md"]
+    assert python == tested, "a block of Python that no test runs"
     for page in PAGES:
         for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
             assert match[2] in LANGUAGES, f"{page.name}: a block of '{match[2]}'"

@@ -24,6 +24,57 @@ def test_wrappers_are_put_on_in_order() -> None:
     assert env.observation_space.shape == (3, 4)
 
 
+SPACELESS = """
+import gymnasium as gym
+
+
+class Bare(gym.Env):
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+
+class Half(Bare):
+    observation_space = gym.spaces.Discrete(4)
+
+
+class Texts(Half):
+    action_space = ["left", "right"]
+
+
+class Mended(gym.Wrapper):
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gym.spaces.Discrete(4)
+        self.action_space = gym.spaces.Discrete(2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "wrappers", "words"),
+    [
+        ("Bare", [], r"Bare sets no observation_space.*\n.*self\.observation_space"),
+        ("Half", [], r"Half sets no action_space.*\n.*self\.action_space"),
+        ("Half", ["FlattenObservation"], "Half sets no action_space"),
+        ("Bare", ["FlattenObservation"], "Bare sets no observation_space"),
+        ("Texts", [], r"Texts sets \['left', 'right'\] as its action_space"),
+    ],
+)
+def test_an_environment_without_spaces_is_refused_by_name(
+    tmp_path: Path, name: str, wrappers: list[str | dict[str, Any]], words: str
+) -> None:
+    file = tmp_path / "spaceless.py"
+    file.write_text(SPACELESS)
+    with pytest.raises(SettingError, match=words):
+        EnvironmentSettings(f"{file}:{name}", wrappers=wrappers).make()
+
+
+def test_a_wrapper_may_set_the_spaces(tmp_path: Path) -> None:
+    file = tmp_path / "spaceless.py"
+    file.write_text(SPACELESS)
+    env = EnvironmentSettings(f"{file}:Bare", wrappers=[f"{file}:Mended"]).make()
+    assert env.action_space == gym.spaces.Discrete(2)
+
+
 def test_the_time_limit_can_be_set_shorter_and_longer() -> None:
     def steps(limit: int) -> int:
         env = EnvironmentSettings("Pendulum-v1", max_episode_steps=limit).make()

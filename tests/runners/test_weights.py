@@ -81,6 +81,51 @@ def test_a_board_matches_weights_by_name() -> None:
         assert actor.state_dict()[name].equal(tensor)
 
 
+class Statistics(nn.Module):
+    """A buffer, which a subclass or a test may replace; ``seen`` is the learner's own."""
+
+    learner_only = ("seen",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 1)
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("seen", torch.zeros(0))
+
+
+def test_a_board_publishes_buffers_that_were_replaced() -> None:
+    learner, actor = Statistics(), Statistics()
+    board = WeightBoard(learner)
+    reader = WeightBoard(actor, board.block.again())
+    learner.mean = torch.tensor([1.0, 5.0, -2.0])
+    learner.seen = torch.ones(7)  # grows, and is not handed on
+    board.publish(1)
+    actor.mean = torch.zeros(3)  # a reader's may be replaced as well
+    assert reader.fetch() == 1
+    assert actor.mean.tolist() == [1.0, 5.0, -2.0]
+    assert actor.seen.shape == (0,)
+    learner.mean = learner.mean * 2
+    board.publish(2)
+    assert reader.fetch() == 2
+    assert actor.mean.tolist() == [2.0, 10.0, -4.0]
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (torch.zeros(4), r"'mean' is \[4\] of float32 now, but was \[3\] of float32"),
+        (torch.zeros(1), r"'mean' is \[1\] of float32 now"),  # which would be spread in silence
+        (torch.zeros(3).double(), r"'mean' is \[3\] of float64 now"),
+    ],
+)
+def test_a_board_refuses_buffers_of_another_form(other: torch.Tensor, words: str) -> None:
+    learner = Statistics()
+    board = WeightBoard(learner)
+    learner.mean = other
+    with pytest.raises(TransferError, match=words):
+        board.publish(1)
+
+
 def test_a_board_for_another_module_is_refused() -> None:
     board = WeightBoard(Two("left", "right"))
     board.publish(0)
