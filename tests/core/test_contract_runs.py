@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+from forked import Forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,11 +62,14 @@ class Choosy(DQN):
 
 
 def contract(plugin: Path, *options: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pytest", "tests/contract", "--plugin", str(plugin), *options]
-    done = subprocess.run(
-        [*command, "-p", "no:cacheprovider"], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.returncode, done.stdout + done.stderr
+    command = ["tests/contract", "--plugin", str(plugin), *options, "-p", "no:cacheprovider"]
+    process = Forked(_pytest, command, output=plugin.with_name("printed.txt"))
+    return process.wait(), process.printed()
+
+
+def _pytest(command: list[str]) -> int:
+    os.chdir(ROOT)
+    return int(pytest.main(command))
 
 
 def test_a_sampler_that_reads_one_environment_fails_its_own_tests_alone(tmp_path: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fingerprint
+import forked
 import pytest
 import yaml
 from coach.runners.checkpoint import checkpoints
@@ -90,12 +88,12 @@ def test_killed_at_random_moments(name: str, kills: int, tmp_path: Path, launch:
     whole = launch(settings)
     whole.train()
     dice = random.Random(name)
-    command = [sys.executable, "-m", "coach_cli", "train", str(tmp_path / "tiny.yaml"), "--quiet"]
+    command = ["train", str(tmp_path / "tiny.yaml"), "--quiet"]
     command += ["--run-dir", str(tmp_path / "killed")]
     for _ in range(kills):
         _kill_during(command, tmp_path / "killed", dice)
         command = [part for part in command if part != "--resume"] + ["--resume"]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert forked.coach(*command).wait() == 0
     (folder,) = (tmp_path / "killed" / "tiny").iterdir()
     assert fingerprint.of_folder(folder) == fingerprint.of_folder(whole.folder)
 
@@ -103,12 +101,12 @@ def test_killed_at_random_moments(name: str, kills: int, tmp_path: Path, launch:
 def _kill_during(command: list[str], root: Path, dice: random.Random) -> None:
     """Start the command and kill it once it has got some way; what way, chance decides."""
     seen = _furthest(root)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked.coach(*command)
     wanted = seen + dice.randint(1, 4)  # checkpoints to wait for, then some fraction of a moment
     while _furthest(root) < wanted and process.poll() is None:
         time.sleep(0.001)
     time.sleep(dice.random() * 0.05)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
