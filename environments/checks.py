@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 #: The largest number that float32, in which rewards and observations are stored, can hold.
 LARGEST = float(np.finfo(np.float32).max)
-#: Types of rewards that need no conversion.
-NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
+#: Types of rewards that need no conversion; a precise type would narrow rewards to object.
+NUMBERS: Any = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
 _LONGEST = 120  # characters of a value or a space in a message
 _FEW = 24  # numbers that are added up sooner in Python
 _BLOCK = 8_192  # numbers per product; OpenBLAS would start threads for more than 10,000
