@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from coach.core.errors import CoachError
+from coach.runners import folder as run_folder
 from coach.runners.experiment import build_experiment
 from coach.runners.preset import SECTIONS, load, preset_files, read_yaml
 
@@ -131,12 +132,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 Coach = Callable[[list[str]], tuple[int, str]]
 
 
+def loads_plugins(arguments: list[str]) -> bool:
+    """Whether a command names plugins, or a run that does."""
+    runs = [Path(word) for word in arguments if run_folder.is_run(Path(word))]
+    return "--plugin" in arguments or any(run_folder.read(run).plugins for run in runs)
+
+
 @pytest.fixture
 def coach(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Coach:
     """Runs the command line in this process; gives its exit status and what it said."""
 
     def run(arguments: list[str]) -> tuple[int, str]:
-        if "--plugin" in arguments:  # whose parts must not stay registered here
+        if loads_plugins(arguments):  # whose parts must not stay registered here
             command = [sys.executable, "-m", "coach_cli", *arguments]
             done = subprocess.run(command, capture_output=True, text=True)
             return done.returncode, done.stdout + done.stderr
