@@ -153,7 +153,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CoachError, match=r"coach-rl\[video\]"):
         video.check_video(settings("NoPackage"))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(CoachError, match=r"the package 'imageio_ffmpeg'.\n.*coach-rl\[video\]"):
+    with pytest.raises(CoachError, match=r"the package 'imageio(_ffmpeg)?'.\n.*coach-rl\[video\]"):
         video.check_video(settings("Shown"))
 
 
