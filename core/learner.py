@@ -34,7 +34,7 @@ MEASURE_EVERY = 7
 class _Found:
     """What an objective found besides gradients: as in `Loss`, but with its metrics at hand."""
 
-    value: Tensor
+    value: Tensor | None
     priority: Tensor | None
     beside: dict[str, Tensor]
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -155,9 +155,10 @@ class Learner:
         """One update on a minibatch; learning rates are those of ``env_steps``.
 
         Raises:
-            NotFiniteError: a loss is NaN or infinite, or a gradient as far as it was looked at:
-                where it is limited, and in every update whose metrics are computed. Its step is
-                not taken. On accelerators this is found later, by `checked` and `require_finite`.
+            NotFiniteError: a gradient or a loss is NaN or infinite. Its step is not taken.
+                Gradients are checked where they are limited, losses where gradients are not, and
+                both in every update whose metrics are computed. On accelerators this is found
+                later, by `checked` and `require_finite`.
         """
         self.compiling.decide(self.version, env_steps)
         with drawing_from(self.agent.rng):
@@ -244,7 +245,7 @@ class Learner:
                 continue
             found = self._differentiate(goal, batch, inputs, measured)
             # On an accelerator the run would have to wait for the number; see `checked`.
-            if self._on_cpu and not isfinite(found.value):
+            if self._on_cpu and found.value is not None and not isfinite(found.value):
                 raise self._not_finite(f"the loss of objective '{goal.name}'", found.value)
             trained = self.trained[goal.name]
             squares = [self._apply(goal, name, env_steps, measured) for name in trained]
@@ -256,7 +257,8 @@ class Learner:
                 for name, square in zip(trained, squares):
                     known = self.groups[name].square() if square is None else square
                     metrics[f"grad_norm/{name}"] = known.sqrt()
-                metrics[f"loss/{goal.name}"] = found.value
+                if found.value is not None:
+                    metrics[f"loss/{goal.name}"] = found.value
                 metrics |= found.metrics
         self.version += 1
         self.agent.after_update()
@@ -269,6 +271,9 @@ class Learner:
     ) -> _Found:
         """Set the gradients of an objective; what it found, with metrics if ``measured``."""
         groups = self._groups_of[goal.name]
+        # The gradient needs no value of the loss, nor does the check where a limit looks at it.
+        limits = [self.settings[name].max_grad_norm for name in self.trained[goal.name]]
+        with_value = measured or (self._on_cpu and None in limits)
 
         def gradients(tensors: Sequence[Tensor]) -> _Found:
             private = batch.rebuilt(tensors)
@@ -291,7 +296,7 @@ class Learner:
             keeps = self.compiling.keeps
             priority = loss.priority if self.priorities else None
             result = _Found(
-                keeps(value.detach()),
+                keeps(value.detach()) if with_value else None,
                 None if priority is None else keeps(priority),
                 {name: keeps(tensor) for name, tensor in loss.beside.items()},
             )

@@ -78,6 +78,7 @@ class SerialEnvs(VectorEnv):
         self.arrays = arrays or EnvArrays.allocate(self.spec, num_envs)
         self.name, self.drop = name or environment_name(self.envs[0]), drop
         self._history = History(num_envs, seed, first_env)
+        self._unwrapped = [getattr(env, "unwrapped", env) for env in self.envs]
         self._value = [0.0] * num_envs
         self._translate, self._assign = to_environment(self.spec.action), assigner(self.arrays.obs)
         self._check = ObservationCheck(self.spec.observation)
@@ -195,7 +196,9 @@ class SerialEnvs(VectorEnv):
     def _begin(self, i: int) -> None:
         """Begin the next episode of an environment; or the one after, where that one is dropped."""
         while True:
-            continues = self.arrays.continues[i] = _continues(self.envs[i])
+            # Whether it goes on where the episode ended, as a game does after a lost life.
+            continues = bool(getattr(self._unwrapped[i], "continues_at_reset", False))
+            self.arrays.continues[i] = continues
             try:
                 self._reset(i, self._history.begin(i, continues))
             except Misfit as misfit:
@@ -353,8 +356,3 @@ class SerialEnvs(VectorEnv):
             return self._error(i, misfit, doing, step or 0)
         name, env_id = environment_name(self.envs[i]), self.first_env + i
         return failure(name, doing, error, env_id, self._history.episode[i], step)
-
-
-def _continues(env: Any) -> bool:
-    """Whether the next reset goes on where the episode ended, as a game after a lost life."""
-    return bool(getattr(getattr(env, "unwrapped", env), "continues_at_reset", False))
