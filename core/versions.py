@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = ("coach-rl", "torch", "gymnasium", "numpy", "safetensors", "mujoco", "ale-py")
@@ -14,13 +15,19 @@ PACKAGES = ("coach-rl", "torch", "gymnasium", "numpy", "safetensors", "mujoco", 
 
 def versions() -> dict[str, str]:
     """Versions of Coach, of the packages that results depend on, and of Python, in this order."""
+    return {**_installed(), "python": platform.python_version()}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """Versions of the packages that are installed; their metadata is read once per process."""
     found = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {**found, "python": platform.python_version()}
+    return found
 
 
 def git_revision() -> str | None:

@@ -14,7 +14,7 @@ from coach.core.registry import entries, find
 from coach.core.schema import build_part, parameters
 from coach.core.spec import Spec
 from gymnasium import spaces
-from small_loop import agents, served, small_loop, weights
+from small_loop import agents, served, small_agent, small_loop, weights
 
 OBSERVATION = spaces.Dict(
     {
@@ -123,15 +123,9 @@ def test_no_agent_takes_what_is_not_allowed(agent: str) -> None:
     loop.actor.collect()
 
 
-#: NEC searches its dictionaries for every action; small ones do here.
-SMALL = {
-    "nec": {"network": {"heads": {"q": {"type": "dnd_q", "capacity": 100, "neighbours": 5}}}},
-}
-
-
 @pytest.mark.parametrize("agent", [a for a in agents() if "discrete" in served(a)])
 def test_no_agent_takes_what_is_not_allowed_in_a_million_steps(agent: str) -> None:
-    loop = small_loop({"type": agent, **SMALL.get(agent, {})}, Blindfolded)
+    loop = small_loop(small_agent(agent), Blindfolded)
     loop.train(64)
     rows, generator = 20_000, torch.Generator().manual_seed(0)
     state = loop.agent.initial_state(rows)

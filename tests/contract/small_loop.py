@@ -40,6 +40,11 @@ SMALL_MEMORY = {
     "discount": 0.9,
 }
 
+#: Settings of agents that search much by default; so small, dictionaries overflow as well.
+SMALL_AGENTS: dict[str, dict[str, Any]] = {
+    "nec": {"network": {"heads": {"q": {"type": "dnd_q", "capacity": 50, "neighbours": 5}}}}
+}
+
 
 class Ladder(gym.Env[Any, Any]):
     """Pays 1 for each of ``length`` steps; half of the episodes terminate, half are cut off.
@@ -129,6 +134,12 @@ def small_loop(
     learner = Learner(built, Adam(lr=lr), seed=seed)
     actor = Actor(built, envs, max(kept.fragment_length, 8), seed)
     return Loop(built, kept, learner, actor, Log())
+
+
+def small_agent(agent: str | dict[str, Any]) -> dict[str, Any]:
+    """Settings of a registered agent that takes little time; those that are given count."""
+    given = {"type": agent} if isinstance(agent, str) else agent
+    return {**SMALL_AGENTS.get(given["type"], {}), **given}
 
 
 def small_memory(

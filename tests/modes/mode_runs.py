@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from coach.core.spec import Spec
 from coach.runners.training import Run, resume, start
 from gymnasium import spaces
 from rich.console import Console
+from small_loop import small_agent
 from tiny_world import ACTIONS, TinyWorld
 
 WORLD = f"{Path(__file__).with_name('tiny_world.py')}:TinyWorld"
@@ -57,7 +59,7 @@ def settings_for(agent: str | dict[str, Any], **run: Any) -> dict[str, Any]:
     known = parameters(find("memory", memory))
     return {
         "environment": {"id": WORLD, "kwargs": {"action": action_of(name)}},
-        "agent": agent,
+        "agent": small_agent(agent),
         "memory": {"type": memory, **{k: v for k, v in MEMORY.items() if k in known}},
         "optimizer": {"type": "adam", "lr": 1e-3},
         "run": {"steps": 256, "envs": 4, "fragment_length": 4, "log_every": 64, **run},
@@ -76,6 +78,25 @@ def states(run: Run) -> dict[str, object]:
     """All but how the rows of the partner's memory are spread over files."""
     found = fingerprint.of_run(run)
     return {name: value for name, value in found.items() if not name.endswith("/chunks")}
+
+
+class Alone:
+    """Outcomes in mode single of what several tests compare with; each is made once.
+
+    Args:
+        folder: of their runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: dict[str, dict[str, object]] = {}
+
+    def __call__(self, agent: str | dict[str, Any], source: bool = True) -> dict[str, object]:
+        """The outcome of an agent's small run, with or without the state of its environments."""
+        key = json.dumps(agent)
+        if key not in self.made:
+            self.made[key] = outcome(self.folder, settings_for(agent))
+        return {k: v for k, v in self.made[key].items() if source or not k.startswith("source/")}
 
 
 def go_on(run: Run, **changed: Any) -> Run:

@@ -11,7 +11,7 @@ import torch
 from coach.core.errors import SettingError
 from coach.runners import modes
 from coach.runners.placement import Placement
-from mode_runs import agents, outcome, settings_for, trained
+from mode_runs import Alone, agents, outcome, settings_for, trained
 from test_modes import ready_for_lag
 
 WAITING = f"{Path(__file__).with_name('waiting_world.py')}:WaitingWorld"
@@ -28,12 +28,12 @@ def test_a_free_learner_makes_more_updates_than_are_owed(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("agent", agents())
-def test_a_server_acts_for_all_workers(agent: str, tmp_path: Path) -> None:
+def test_a_server_acts_for_all_workers(agent: str, alone: Alone, tmp_path: Path) -> None:
     """One thread that acts on the environments of all workers: with one slot, mode single."""
     ready = ready_for_lag(agent)
     run = {"mode": "async", "inference": "server", "workers": 2, "worker_kind": "thread"}
     served = outcome(tmp_path, settings_for(ready, **run, slots=1), source=False)
-    assert served == outcome(tmp_path, settings_for(ready), source=False)
+    assert served == alone(ready, source=False)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from coach.runners import evaluation
 from coach.runners.checkpoint import load_policy
 from coach.runners.evaluation import evaluate
 from coach.runners.training import Run, resume, start
-from mode_runs import agents, go_on, settings_for, spec_of, states, trained
+from mode_runs import Alone, agents, go_on, settings_for, spec_of, states, trained
 from rich.console import Console
 
 GRADIENTS = {"exchange": "gradients", "workers": 2}
@@ -28,14 +28,16 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("agent", agents())
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_every_agent_trains(agent: str, mode: str, tmp_path: Path) -> None:
-    run = trained(tmp_path, settings_for(agent, mode=mode, **GRADIENTS))
-    alone = trained(tmp_path, settings_for(agent))
+def test_every_agent_trains(agent: str, mode: str, alone: Alone, tmp_path: Path) -> None:
+    settings = settings_for(agent, mode=mode, **GRADIENTS)
+    run = start("tiny", settings, tmp_path, Console(quiet=True), [], quiet=True)
+    before = {name: value.clone() for name, value in weights(run).items()}
+    run.train()
     assert run.clock.env_steps >= 256
-    before, after = weights(alone), weights(run)
+    after = weights(run)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     if mode == "sync":  # every update is one of all workers, so there are as many as in single
-        assert run.experiment.learner.version == alone.experiment.learner.version
+        assert run.experiment.learner.version == alone(agent)["learner/version"]
 
 
 def test_averaged_gradients_are_those_of_one_learner(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from coach.core.errors import SettingError
 from coach.core.schema import build_part
-from mode_runs import agents, outcome, settings_for, spec_of, trained
+from mode_runs import Alone, agents, outcome, settings_for, spec_of, trained
 
 
 def lag_limit(agent: str) -> int | None:
@@ -36,19 +36,28 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("agent", [*agents(), *VARIANTS], ids=str)
-def test_sync_equals_single(agent: str | dict[str, Any], tmp_path: Path) -> None:
-    wanted = outcome(tmp_path, settings_for(agent))
-    for workers in (1, 3, 4):
-        run = {"mode": "sync", "workers": workers, "worker_kind": "thread"}
-        assert outcome(tmp_path, settings_for(agent, **run)) == wanted
+def test_sync_equals_single(agent: str | dict[str, Any], alone: Alone, tmp_path: Path) -> None:
+    run = {"mode": "sync", "workers": 3, "worker_kind": "thread"}
+    assert outcome(tmp_path, settings_for(agent, **run)) == alone(agent)
+
+
+@pytest.mark.parametrize("agent", ["dqn", "ppo"])  # one that replays and one that does not
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_sync_workers_equals_single(
+    agent: str, workers: int, alone: Alone, tmp_path: Path
+) -> None:
+    run = {"mode": "sync", "workers": workers, "worker_kind": "thread"}
+    assert outcome(tmp_path, settings_for(agent, **run)) == alone(agent)
 
 
 @pytest.mark.parametrize("agent", [*agents(), *VARIANTS], ids=str)
-def test_one_actor_in_lockstep_equals_single(agent: str | dict[str, Any], tmp_path: Path) -> None:
+def test_one_actor_in_lockstep_equals_single(
+    agent: str | dict[str, Any], alone: Alone, tmp_path: Path
+) -> None:
     ready = ready_for_lag(agent) if isinstance(agent, str) else agent
-    wanted = outcome(tmp_path, settings_for(ready), source=False)
     run = {"mode": "async", "workers": 1, "slots": 1, "worker_kind": "thread"}
-    assert outcome(tmp_path, settings_for(ready, **run), source=False) == wanted
+    found = outcome(tmp_path, settings_for(ready, **run), source=False)
+    assert found == alone(ready, source=False)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +86,18 @@ def test_running_statistics_reach_the_actor(kept: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_processes_equal_single(mode: str, tmp_path: Path) -> None:
-    wanted = outcome(tmp_path, settings_for("dqn"), source=False)
+def test_processes_equal_single(mode: str, alone: Alone, tmp_path: Path) -> None:
+    wanted = alone("dqn", source=False)
     run = {"mode": mode, "workers": 2 if mode == "sync" else 1, "worker_kind": "process"}
     assert outcome(tmp_path, settings_for("dqn", **run, slots=1), source=False) == wanted
 
 
 @pytest.mark.parametrize("agent", agents())
-def test_free_running_actors_train(agent: str, tmp_path: Path) -> None:
+def test_free_running_actors_train(agent: str, alone: Alone, tmp_path: Path) -> None:
     run = {"mode": "async", "workers": 2, "worker_kind": "thread"}
     done = trained(tmp_path, settings_for(ready_for_lag(agent), **run))
     assert done.clock.env_steps >= 256
-    expected = trained(tmp_path, settings_for(ready_for_lag(agent)))
-    updates, most = done.experiment.learner.version, expected.experiment.learner.version
+    updates, most = done.experiment.learner.version, alone(ready_for_lag(agent))["learner/version"]
     assert most / 2 <= updates <= most  # some fragments may wait for the rest of a rollout
 
 

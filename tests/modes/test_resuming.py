@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from coach.runners.training import Run
-from mode_runs import agents, go_on, settings_for, states, trained
+from mode_runs import Alone, agents, go_on, settings_for, states, trained
 from test_modes import ready_for_lag
 
 MODES: dict[str, dict[str, Any]] = {
@@ -23,16 +23,15 @@ def begun(folder: Path, agent: Any, mode: str, steps: int) -> Run:
 
 
 @pytest.mark.parametrize("agent", agents())
-def test_sync_continues_bit_for_bit(agent: str, tmp_path: Path) -> None:
-    whole = begun(tmp_path, agent, "sync", 256)
+def test_sync_continues_bit_for_bit(agent: str, alone: Alone, tmp_path: Path) -> None:
+    """To what mode single gives, too."""
     rest = go_on(begun(tmp_path, agent, "sync", 144), steps=256)  # in the middle of a rollout
-    assert states(rest) == states(whole)
+    assert states(rest) == alone(agent)
 
 
-def test_single_continues_in_sync_as_if_nothing_had_changed(tmp_path: Path) -> None:
-    whole = begun(tmp_path, "dqn", "single", 256)
+def test_single_continues_in_sync_as_if_nothing_had_changed(alone: Alone, tmp_path: Path) -> None:
     rest = go_on(begun(tmp_path, "dqn", "single", 144), **MODES["sync"], steps=256)
-    assert states(rest) == states(whole)
+    assert states(rest) == alone("dqn")
 
 
 @pytest.mark.parametrize("agent", agents())
@@ -53,8 +52,8 @@ def test_async_loses_nothing_but_fragments_in_flight(agent: str, tmp_path: Path)
 @pytest.mark.parametrize("other", MODES)
 def test_every_mode_takes_over_from_every_other(one: str, other: str, tmp_path: Path) -> None:
     first = begun(tmp_path, "dqn", one, 128)
-    rest = go_on(first, **{"workers": None, "slots": 2, **MODES[other]}, steps=256)
-    assert rest.clock.env_steps >= 256
+    rest = go_on(first, **{"workers": None, "slots": 2, **MODES[other]}, steps=192)
+    assert rest.clock.env_steps >= 192
     assert rest.experiment.memory.state_dict()["env_steps"] == rest.clock.env_steps
 
 
