@@ -91,8 +91,8 @@ class _Watch:
     def __init__(self, run: Any, seconds: int) -> None:
         self.run, self.seconds = run, seconds
         self.begin = self.end = self.busy = self.peak = 0.0
-        self._after = run._after_fragment
-        run._after_fragment = self.after_fragment
+        self._after = run.after_fragment
+        run.after_fragment = self.after_fragment
 
     def after_fragment(self) -> None:
         self._after()

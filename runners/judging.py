@@ -93,7 +93,7 @@ class Evaluations:
         self.waiting: deque[Candidate] = deque()  # oldest first
         self._cpus = cpus()
         self._judge: Judge | None = None
-        self._process: JudgeProcess | None = None
+        self.process: JudgeProcess | None = None
 
     def request(self, env_steps: int) -> None:
         """Have the agent judged as it is now, after ``env_steps``."""
@@ -112,10 +112,10 @@ class Evaluations:
         while self.waiting:
             first = self.waiting[0]
             late = patient or len(self.waiting) > MOST_WAITING
-            process = self._ask(late)
+            process = self.ask(late)
             # Nobody waits for a process that is not even ready.
             if first.episodes is None and (process is None or (late and not process.ready)):
-                first.episodes = self._judge_here(first)
+                first.episodes = self.judge_here(first)
             if first.episodes is not None:
                 yield self.waiting.popleft()
             elif not late or self.stopped():
@@ -145,28 +145,29 @@ class Evaluations:
 
     def close(self) -> None:
         """End the process, if there is one."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+        if self.process is not None:
+            self.process.close()
+            self.process = None
 
-    def _ask(self, late: bool) -> JudgeProcess | None:
+    def ask(self, late: bool) -> JudgeProcess | None:
         """Hear from the process, if that is who judges now; with ``late``, wait for it a little."""
         free = self._cpus > self.threads.count
         if not self.background or (self.background == "auto" and not free):
             return None
-        if self._process is None:
-            self._process = JudgeProcess(
+        if self.process is None:
+            self.process = JudgeProcess(
                 self.exam, self.waiting[0].weights, self.run, self.plugins, self.say
             )
         try:
-            self._process.look(self.waiting, _LOOK_SECONDS if late else 0.0)
+            self.process.look(self.waiting, _LOOK_SECONDS if late else 0.0)
         except CannotJudgeError as error:
             self.say(f"Policies are judged in this process, for one of their own failed: {error}")
             self.background = False
             self.close()
-        return self._process
+        return self.process
 
-    def _judge_here(self, candidate: Candidate) -> list[Episode]:
+    def judge_here(self, candidate: Candidate) -> list[Episode]:
+        """What a policy achieves, judged in this process."""
         if self._judge is None:
             self._judge = Judge(self.exam, self.device)
         episodes = self._judge.judge(candidate.weights, candidate.env_steps)

@@ -215,16 +215,16 @@ class Run:
         try:
             try:
                 if experiment.source.fragile and not checkpoints(self.folder):
-                    self._save()  # something to go back to
+                    self.save()  # something to go back to
                 train(
                     experiment.source,
                     experiment.memory,
                     experiment.learner,
                     clock,
                     self.log,
-                    self._after_fragment,
+                    self.after_fragment,
                 )
-                self._note_evaluations(patient=True)
+                self.note_evaluations(patient=True)
             finally:
                 clock.breakable = False  # from here on no signal may break anything off
             self._save_last()
@@ -247,10 +247,10 @@ class Run:
                 raise
             self._say_what_is_kept("a worker was lost meanwhile")
         except WorkerError:
-            self._save(whole=False)  # what has been learned stays
+            self.save(whole=False)  # what has been learned stays
             raise
         except FailedEnvironmentError as error:
-            self._save(whole=not clock.collecting)
+            self.save(whole=not clock.collecting)
             raise FailedEnvironmentError(error.problem, self._after_mending(error)) from error
         except (BadValueError, NotFiniteError) as error:
             self._save_what_is_good()
@@ -299,22 +299,23 @@ class Run:
         profile.watch(self.checkpointer, "save", "checkpoints", whole=True)
         profile.watch(self.checkpointer, "tick", "checkpoints", whole=True)
 
-    def _after_fragment(self) -> None:
+    def after_fragment(self) -> None:
+        """What comes between two fragments: evaluations, the best policy, checkpoints."""
         run, evaluation = self.experiment.run, self.experiment.evaluation
         if self.clock.passes("evaluation", evaluation.every):
             self.experiment.learner.require_finite()
             self.evaluations.request(self.clock.env_steps)
         if self.evaluations.waiting:
-            self._note_evaluations()
+            self.note_evaluations()
         self.best.tick()
         save = self.clock.passes("checkpoint", run.checkpoint_every)
         self.experiment.source.settle(save)
         if save:
-            self._save()
+            self.save()
         else:
             self.checkpointer.tick()
 
-    def _note_evaluations(self, patient: bool = False) -> None:
+    def note_evaluations(self, patient: bool = False) -> None:
         """Write down what evaluations have found since the last call; ``patient``, all of them."""
         judged = iter(self.evaluations.take(patient))
         while not self.clock.interrupted:
@@ -381,18 +382,18 @@ class Run:
         if self.experiment.source.fragile:
             return
         with suppress(NotFiniteError):
-            self._save(whole=not self.clock.collecting)
+            self.save(whole=not self.clock.collecting)
 
     def _save_last(self, whole: bool = True) -> None:
         if self.clock.interrupted:
             given_up = "" if whole else "; the unfinished episodes are given up"
             self.view.say(f"{self.clock.stop}: writing a checkpoint{given_up}")
-        self._save(whole)
+        self.save(whole)
 
     def _say_what_is_kept(self, why: str) -> None:
         self.view.say(f"{self.clock.stop}: {why}, so the last checkpoint before is kept.")
 
-    def _save(self, whole: bool = True) -> None:
+    def save(self, whole: bool = True) -> None:
         """Write a checkpoint; not ``whole`` leaves out a fragment that was broken off.
 
         Raises:
@@ -401,10 +402,11 @@ class Run:
         self.experiment.learner.require_finite()
         self.best.flush()
         self.log.board.flush()
-        state = self._state(whole)
+        state = self.state_dict(whole)
         self.checkpointer.save(self.clock.env_steps, state, self.experiment.source.journals())
 
-    def _state(self, whole: bool = True) -> dict[str, Any]:
+    def state_dict(self, whole: bool = True) -> dict[str, Any]:
+        """What a checkpoint holds beside the rows of the replay; without ``whole`` as in `save`."""
         experiment, source = self.experiment, self.experiment.source
         acting = source.state_dict() if whole else source.given_up(self.clock.env_steps)
         state: dict[str, Any] = {"best": self.best.value, "last": self.last}

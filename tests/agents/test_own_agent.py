@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from coach.core.batch import Batch
@@ -28,48 +26,53 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *command: str) -> str:
-    environment = {**os.environ, "COLUMNS": "200"}
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    process = forked.coach(*command, output=folder / "printed.txt", folder=folder)
+    assert process.wait() == 0, process.printed()
+    return process.printed()
 
 
-def test_trains_from_anywhere(elsewhere: Path) -> None:
+def pytested(folder: Path, *options: str) -> tuple[int, str]:
+    command = [*options, "-p", "no:cacheprovider"]
+    process = forked.Forked(_pytest, command, output=folder / "printed.txt", folder=folder)
+    return process.wait(), process.printed()
+
+
+def _pytest(command: list[str]) -> int:
+    return int(pytest.main(command))
+
+
+def test_trains_from_anywhere(
+    elsewhere: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     preset = ["soft_q.yaml", "--plugin", "soft_q.py", "--steps", "1536", "--quiet"]
     small = ["--set", "evaluation.every=1000", "--set", "evaluation.episodes=1"]
-    out = run(
-        elsewhere, "-m", "coach_cli", "train", *preset, *small, "--set", "agent.temperature=0.1"
-    )
+    out = run(elsewhere, "train", *preset, *small, "--set", "agent.temperature=0.1")
     assert "1,536" in out
     (folder,) = (elsewhere / "runs" / "soft_q").iterdir()
     assert "temperature: 0.1" in (folder / "preset.yaml").read_text()
     # The run knows its plugin, from wherever it is asked; a plugin of the same name may replace it.
-    play = ["-m", "coach_cli", "evaluate", str(folder), "--episodes", "1"]
-    assert "mean return" in run(ROOT, *play)
+    play = ["evaluate", str(folder), "--episodes", "1"]
+    assert "mean return" in run(tmp_path_factory.mktemp("there"), *play)
     assert "mean return" in run(elsewhere, *play, "--plugin", "soft_q.py")
 
 
 def test_contract_tests_find_it(elsewhere: Path) -> None:
-    contract, options = str(ROOT / "tests" / "contract"), ["-p", "no:cacheprovider", "--co"]
-    out = run(elsewhere, "-m", "pytest", contract, "--plugin", "soft_q.py", *options)
+    contract = str(ROOT / "tests" / "contract")
+    status, out = pytested(elsewhere, contract, "--plugin", "soft_q.py", "--co")
+    assert status == 0, out
     found = [line for line in out.splitlines() if "soft_q" in line]
     for part in ("test_agent_isolation", "test_time_limit_contract", "test_settings_contract"):
         assert any(part in line for line in found), part
 
 
 def test_a_plugin_that_does_not_exist_is_told_without_a_traceback(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(ROOT / "tests" / "contract"), "--plugin", "absent.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "absent.py does not exist" in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    contract = str(ROOT / "tests" / "contract")
+    status, said = pytested(tmp_path, contract, "--plugin", "absent.py")
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert "absent.py does not exist" in said
+    assert "Traceback" not in said
 
 
 def test_its_target_is_the_softened_maximum() -> None:

@@ -54,7 +54,7 @@ def state_of(run: Run) -> dict[str, Any]:
     """All that a checkpoint would hold but times, on the CPU."""
     return {
         name: numbers(value) if isinstance(value, Tensor) else value
-        for name, value in run._state().items()
+        for name, value in run.state_dict().items()
         if not name.startswith("log/timing")
     }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 import yaml
@@ -144,9 +144,8 @@ def coach(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def run(arguments: list[str]) -> tuple[int, str]:
         if loads_plugins(arguments):  # whose parts must not stay registered here
-            command = [sys.executable, "-m", "coach_cli", *arguments]
-            done = subprocess.run(command, capture_output=True, text=True)
-            return done.returncode, done.stdout + done.stderr
+            process = forked.coach(*arguments, output=Path("printed.txt").absolute())
+            return process.wait(), process.printed()
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["coach", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -225,9 +224,9 @@ def check_other(words: list[str], where: str) -> None:
         case ["make", target, *_]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), where
         case ["pytest", *rest]:
-            command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *rest]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-            assert done.returncode == 0, f"{where}\n{done.stdout[-2000:]}"
+            options, output = ["--collect-only", "-q", *rest], Path("printed.txt").absolute()
+            process = forked.Forked(_pytest, options, output=output, folder=ROOT)
+            assert process.wait() == 0, f"{where}\n{process.printed()[-2000:]}"
         case ["pip", "install", *rest]:
             text = (ROOT / "pyproject.toml").read_text()
             for extra in re.findall(r"\[(\w+)\]", " ".join(rest)):
@@ -238,6 +237,10 @@ def check_other(words: list[str], where: str) -> None:
             assert [e for e in entry_points(group="console_scripts") if e.name == "tensorboard"]
         case _:
             raise AssertionError(f"{where}: nobody has said how to test {shlex.join(words)}")
+
+
+def _pytest(options: list[str]) -> int:
+    return int(pytest.main([*options, "-p", "no:cacheprovider"]))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -305,11 +308,10 @@ def test_the_agent_of_the_readme_trains(place: Path) -> None:
     source = (ROOT / "examples" / "soft_q.py").read_text()
     imports = [line for line in source.splitlines() if line.startswith("from ")]
     (place / "soft_q.py").write_text("\n".join([*imports, "", "", block.text]))
-    command = [sys.executable, "-m", "coach_cli", "train", "soft_q.yaml", "--plugin", "soft_q.py"]
-    done = subprocess.run(
-        [*command, "--steps", "400", "--set", "evaluation.every=0"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["train", "soft_q.yaml", "--plugin", "soft_q.py", "--steps", "400"]
+    command += ["--set", "evaluation.every=0"]
+    process = forked.coach(*command, output=place / "printed.txt")
+    assert process.wait() == 0, process.printed()
 
 
 def test_the_agent_of_the_page_about_own_agents_is_the_example() -> None:

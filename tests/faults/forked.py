@@ -5,15 +5,48 @@ A new interpreter imports torch first, which takes seconds. These processes are 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
+import pickle
+import runpy
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from threading import Lock
+from time import monotonic, sleep
 from typing import Any
 
 PATIENCE = 600.0  # generous: nothing here is about speed
+
+
+class Server:
+    """The process that is forked; it ends with this one."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("fork_server.py")
+        self._lock = Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._process.wait()  # by then it has forked itself, and that goes on
+
+    def ask(self, what: str, given: Any) -> int | None:
+        """The answer to a request."""
+        requests, answers = self._process.stdin, self._process.stdout
+        assert requests is not None
+        assert answers is not None
+        with self._lock:
+            pickle.dump((what, given), requests)
+            requests.flush()
+            answer: int | None = pickle.load(answers)
+        return answer
+
+
+@cache
+def server() -> Server:
+    """The one of this session."""
+    return Server()
 
 
 class Forked:
@@ -23,54 +56,58 @@ class Forked:
         target: what it calls; pickled, and so are its arguments.
         args: its arguments.
         output: file that takes what the process prints; without one nobody reads it.
+        folder: where it works; left out, where this process does.
     """
 
-    def __init__(self, target: Callable[..., Any], *args: Any, output: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: Callable[..., Any],
+        *args: Any,
+        output: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.output = output
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["coach.runners.worker", "coach.runners.experiment"])
-        self._process = context.Process(
-            target=_call, args=(target, args, str(output or os.devnull))
-        )
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid: int = self._process.pid
+        self._status: int | None = None
+        request = {
+            "call": pickle.dumps((target, args)),
+            "path": sys.path,
+            "output": str(output or os.devnull),
+            "folder": str(folder or Path.cwd()),
+            "environment": dict(os.environ),
+        }
+        pid = server().ask("start", request)
+        assert pid is not None
+        self.pid: int = pid
 
     def kill(self) -> None:
         """End it at once."""
-        self._process.kill()
+        if self.poll() is None:
+            os.kill(self.pid, 9)
 
     def poll(self) -> int | None:
-        """Its exit status, if it has ended."""
-        return self._process.exitcode
+        """Its exit status, if it has ended; that of a signal is negative."""
+        if self._status is None:
+            self._status = server().ask("poll", self.pid)
+        return self._status
 
     def wait(self) -> int:
-        """Its exit status, once it has ended; that of a signal is negative."""
-        self._process.join(PATIENCE)
-        assert self._process.exitcode is not None, "it does not end"
-        return self._process.exitcode
+        """Its exit status, once it has ended."""
+        begin = monotonic()
+        while (status := self.poll()) is None:
+            assert monotonic() - begin < PATIENCE, "it does not end"
+            sleep(0.005)
+        return status
 
     def printed(self) -> str:
         """What it has printed so far, to either stream."""
         return "" if self.output is None else self.output.read_text(encoding="utf-8")
 
 
-def coach(*arguments: str, output: Path | None = None) -> Forked:
+def coach(*arguments: str, output: Path | None = None, folder: Path | None = None) -> Forked:
     """Start the command line with these arguments."""
-    return Forked(_type, *arguments, output=output)
-
-
-def _call(target: Callable[..., Any], args: tuple[Any, ...], output: str) -> None:
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(written, 1)
-    os.dup2(written, 2)
-    sys.exit(target(*args))
+    return Forked(_type, *arguments, output=output, folder=folder)
 
 
 def _type(*arguments: str) -> None:
-    import coach_cli
-
     sys.argv = ["coach", *arguments]
-    coach_cli.main()
+    runpy.run_module("coach_cli", run_name="__main__", alter_sys=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 
+import forked
 import psutil
 import pytest
 from coach.runners.checkpoint import checkpoints
 
-PATIENCE = 600.0  # generous: nothing here is about speed
+PATIENCE = forked.PATIENCE
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -31,19 +31,17 @@ class Started:
     def __init__(self, folder: Path, mode: str, *more: str, preset: str = "CartPole_DQN") -> None:
         self.folder = folder
         mode, _, exchange = mode.partition(" ")
-        command = [sys.executable, "-m", "coach_cli", "train", preset, "--mode", mode, *more]
+        command = ["train", preset, "--mode", mode, *more]
         command += ["--workers", "2", "--worker-kind", "process", "--run-dir", str(folder)]
         command += ["--exchange", exchange or "experience"]
         command += ["--set", "run.envs=2", "--set", "run.log_every=100", "--steps", "10_000_000"]
         command += ["--set", "evaluation.every=0", "--set", "run.fragment_length=16"]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        self.process = forked.coach(*command, output=folder.with_name(f"{folder.name}.txt"))
         wait_for(self._trains, "the first line of progress.csv")
         self.children = psutil.Process(self.process.pid).children(recursive=True)
 
     def _trains(self) -> bool:
-        assert self.process.poll() is None, self.process.communicate()[0].decode()
+        assert self.process.poll() is None, self.process.printed()
         return any(path.stat().st_size for path in self.folder.glob("*/*/progress.csv"))
 
     @property
@@ -77,16 +75,16 @@ def test_no_worker_survives_the_run(mode: str, tmp_path: Path) -> None:
     started = Started(tmp_path, mode)
     assert len(started.children) >= 2
     started.process.kill()
-    started.process.communicate()
+    started.process.wait()
     started.all_end()
     assert segments() <= before
 
 
 def test_no_job_survives_a_verification(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "coach_cli", "verify", "CartPole_DQN", "--jobs", "2"]
+    command = ["verify", "CartPole_DQN", "--jobs", "2"]
     command += ["--seeds", "2", "--run-dir", str(tmp_path)]
     command += ["--set", "target.within_steps=10_000_000", "--set", "evaluation.every=0"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = forked.coach(*command)
     wait_for(lambda: len(list(tmp_path.glob("*/*/progress.csv"))) == 2, "both runs to train")
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
@@ -100,21 +98,18 @@ def test_no_job_survives_a_verification(tmp_path: Path) -> None:
 def test_a_signal_ends_a_verification_with_checkpoints(
     jobs: int, whole_group: bool, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "coach_cli", "verify", "CartPole_DQN", "--jobs", str(jobs)]
+    command = ["verify", "CartPole_DQN", "--jobs", str(jobs)]
     command += ["--seeds", "3", "--first-seed", "11", "--run-dir", str(tmp_path)]
     command += ["--set", "target.within_steps=10_000_000", "--set", "evaluation.every=0"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    process = forked.coach(*command, output=tmp_path / "printed.txt")
     lines = tmp_path.glob
     wait_for(lambda: len(list(lines("*/*/progress.csv"))) == jobs, "the runs to train")
     wait_for(lambda: all(path.stat().st_size for path in lines("*/*/progress.csv")), "a line each")
     children = psutil.Process(process.pid).children(recursive=True)
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)  # Ctrl-C, kill -INT
-    told, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 128 + signal.SIGINT, told.decode()
-    assert b"Add --resume" in told
-    assert b"Traceback" not in told
+    assert process.wait() == 128 + signal.SIGINT, process.printed()
+    assert "Add --resume" in process.printed()
+    assert "Traceback" not in process.printed()
     wait_for(lambda: not any(map(lives, children)), "the jobs to end")
     assert len(list(lines("*/*"))) == jobs, "the third seed was begun"
     assert all(checkpoints(folder) for folder in lines("*/*"))
@@ -122,17 +117,16 @@ def test_a_signal_ends_a_verification_with_checkpoints(
 
 @pytest.mark.parametrize(
     ("mode", "number"),
-    [(mode, signal.SIGINT) for mode in MODES[:2]] + [(mode, signal.SIGTERM) for mode in MODES],
+    zip(MODES, [signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGINT]),
 )
 def test_a_signal_ends_it_with_a_checkpoint(
     mode: str, number: signal.Signals, tmp_path: Path
 ) -> None:
     started = Started(tmp_path, mode)
     os.killpg(started.process.pid, number)  # as terminals and schedulers do: workers get it too
-    told, _ = started.process.communicate(timeout=PATIENCE)
-    assert started.process.returncode == 128 + number, told.decode()
-    assert b"--resume" in told
-    assert b"Traceback" not in told
+    assert started.process.wait() == 128 + number, started.process.printed()
+    assert "--resume" in started.process.printed()
+    assert "Traceback" not in started.process.printed()
     assert checkpoints(started.run)
     started.all_end()
 
@@ -153,5 +147,5 @@ def test_not_even_a_hung_worker_survives_the_run(tmp_path: Path) -> None:
     started = Started(tmp_path / "runs", "async", preset=str(preset))
     wait_for(lambda: not list(tickets.iterdir()), "a worker to hang")
     started.process.kill()
-    started.process.communicate()
+    started.process.wait()
     started.all_end()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import psutil
 import pytest
 from coach.core.errors import FailedEnvironmentError
@@ -16,7 +15,6 @@ from coach.environments import calls
 from coach.runners.checkpoint import checkpoints
 from coach.runners.training import Run, resume, start
 from rich.console import Console
-from test_endings import PATIENCE
 
 WORLDS = Path(__file__).with_name("broken_worlds.py")
 
@@ -40,8 +38,7 @@ def command(tmp_path: Path, world: str, kwargs: str, *more: str) -> list[str]:
         "run: {steps: 10_000_000, envs: 2, log_every: 100}\n"
         "evaluation: {every: 0}\n"
     )
-    call = [sys.executable, "-m", "coach_cli", "train", str(preset)]
-    return [*call, "--run-dir", str(tmp_path / "runs"), *more]
+    return ["train", str(preset), "--run-dir", str(tmp_path / "runs"), *more]
 
 
 def mend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +122,11 @@ def test_what_an_environment_leaves_behind_does_not_keep_the_command(
 ) -> None:
     file = tmp_path / "followed"
     file.touch()
-    call = command(tmp_path, "LeavesChildren", f"{{file: '{file}'}}", "--steps", "200", *mode)
-    done = subprocess.run(call, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Ended processes that were left behind: tail" in done.stderr
-    assert "Threads that were left behind are not waited for" in done.stderr
+    typed = command(tmp_path, "LeavesChildren", f"{{file: '{file}'}}", "--steps", "200", *mode)
+    process = forked.coach(*typed, output=tmp_path / "printed.txt")
+    assert process.wait() == 0, process.printed()
+    assert "Ended processes that were left behind: tail" in process.printed()
+    assert "Threads that were left behind are not waited for" in process.printed()
     lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
     assert not [line for line in lines if str(file) in line]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from coach.runners.checkpoint import checkpoints, find_latest
 from coach.runners.training import resume
@@ -114,33 +116,23 @@ def test_environments_do_not_take_the_signals_of_a_run(tmp_path: Path) -> None:
     assert checkpoints(run.folder)
 
 
-def as_a_terminal_starts_it() -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no hang-ups here")
 def test_a_signal_while_environments_are_made_ends_the_start(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     kwargs = f"{{where: make, signals: 0, mark: '{mark}'}}"
-    process = subprocess.Popen(
-        command(tmp_path, "Sleeps", kwargs),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=as_a_terminal_starts_it,
-    )
+    process = forked.coach(*command(tmp_path, "Sleeps", kwargs), output=tmp_path / "printed.txt")
     wait_for(mark.exists, "an environment to be made")
-    process.send_signal(signal.SIGHUP)
-    told = process.communicate(timeout=PATIENCE)[0].decode()
-    assert process.returncode == 128 + signal.SIGHUP, told
-    assert "Interrupted by SIGHUP" in told
-    assert "Traceback" not in told
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.wait() == 128 + signal.SIGHUP, process.printed()
+    assert "Interrupted by SIGHUP" in process.printed()
+    assert "Traceback" not in process.printed()
 
 
 def test_a_closed_pipe_ends_output_and_not_the_run(tmp_path: Path) -> None:
     """`coach train ... | head -1`, with an environment that prints in every step."""
+    more = ["--steps", "1_000", "--set", "evaluation.every=500"]
     process = subprocess.Popen(
-        command(tmp_path, "Prints", "{}", "--steps", "3_000", "--set", "evaluation.every=1000"),
+        [sys.executable, "-m", "coach_cli", *command(tmp_path, "Prints", "{}", *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -149,5 +141,5 @@ def test_a_closed_pipe_ends_output_and_not_the_run(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.wait(timeout=PATIENCE) == 0
     (run,) = (tmp_path / "runs").glob("*/*")
-    assert checkpoints(run)[-1].name == f"step-{3_000:012d}"
+    assert checkpoints(run)[-1].name == f"step-{1_000:012d}"
     assert (run / "result.json").exists()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import forked
 import psutil
 import pytest
 from coach.runners.checkpoint import checkpoints
@@ -108,12 +108,10 @@ class Started:
     """A run that judges beside, started from the command line."""
 
     def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-m", "coach_cli", "train", "CartPole_PPO", "--run-dir"]
-        command += [str(folder), "--steps", "10_000_000", "--set", "evaluation.every=10_000"]
-        command += ["--set", "evaluation.background=true"]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        command = ["train", "CartPole_PPO", "--run-dir", str(folder)]
+        command += ["--steps", "10_000_000", "--set", "evaluation.every=1_000"]
+        command += ["--set", "evaluation.background=true", "--set", "evaluation.episodes=1"]
+        self.process = forked.coach(*command, output=folder / "printed.txt")
         self.folder = folder
 
     def judge(self) -> psutil.Process:
@@ -125,9 +123,9 @@ class Started:
                     spawned = any("spawn_main" in word for word in child.cmdline())
                     if spawned and any("torch" in part.path for part in child.memory_maps()):
                         return child
-            assert self.process.poll() is None, self.process.communicate()[0].decode()
+            assert self.process.poll() is None, self.process.printed()
             assert monotonic() - begin < PATIENCE, "waited in vain for the judge"
-            sleep(0.001)
+            sleep(0.01)
 
     def judged(self) -> bool:
         return any(path.stat().st_size for path in self.folder.glob("*/*/evaluations.csv"))
@@ -143,10 +141,9 @@ def test_a_signal_ends_run_and_judge(early: bool, tmp_path: Path) -> None:
     while not early and not started.judged():
         sleep(0.01)
     os.killpg(started.process.pid, signal.SIGINT)
-    told, _ = started.process.communicate(timeout=PATIENCE)
-    assert started.process.returncode == 130, told.decode()
-    assert b"--resume" in told
-    assert b"Traceback" not in told
+    assert started.process.wait() == 130, started.process.printed()
+    assert "--resume" in started.process.printed()
+    assert "Traceback" not in started.process.printed()
     assert all_end([judge])
 
 
@@ -157,7 +154,7 @@ def test_no_judge_survives_the_run(tmp_path: Path) -> None:
     while not started.judged():
         sleep(0.01)
     started.process.kill()
-    started.process.communicate()
+    started.process.wait()
     assert all_end([judge])
 
 

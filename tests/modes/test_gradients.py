@@ -64,14 +64,14 @@ def test_averaging_workers_continue_bit_for_bit(agent: str, tmp_path: Path) -> N
 def train_until_all_have_stepped(run: Run) -> Run:
     """Train until every worker has taken some steps; who starts last does not matter."""
     source: Any = run.experiment.source
-    after = run._after_fragment
+    after = run.after_fragment
 
     def look() -> None:
         after()
         if (source.partners.ledger.steps > 64).all():
             run.clock.stop = "enough"
 
-    run._after_fragment = look  # type: ignore[method-assign]
+    run.after_fragment = look  # type: ignore[method-assign]
     run.train()
     return run
 
@@ -87,7 +87,7 @@ def test_free_workers_continue_where_they_were(tmp_path: Path) -> None:
     again = resume(first.folder, first.experiment.plain, Console(quiet=True), [], quiet=True)
     assert again.clock.env_steps == first.clock.env_steps
     rest = train_until_all_have_stepped(again)
-    saved, now = first._state(), rest._state()
+    saved, now = first.state_dict(), rest.state_dict()
     for counter in ("memory/env_steps", "source/partner1/memory/env_steps"):
         assert now[counter] > saved[counter] + 64
     assert rest.experiment.learner.version > first.experiment.learner.version
@@ -115,7 +115,7 @@ def test_a_partner_goes_on_with_its_own_optimiser(tmp_path: Path) -> None:
         resume(again.folder, again.experiment.plain, Console(quiet=True), [], quiet=True)
     )
     steps = "source/partner1/learner/optimizer.online.steps"
-    before, between, after = (run._state()[steps] for run in (first, again, rest))
+    before, between, after = (run.state_dict()[steps] for run in (first, again, rest))
     assert 0 < before == between < after
 
 
@@ -134,7 +134,7 @@ def test_what_is_evaluated_is_what_is_kept(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(evaluation, "evaluate", disturbed)
     run.evaluations.request(64)
-    run._note_evaluations()
+    run.note_evaluations()
     run.experiment.source.close()
     kept, _ = load_policy(run.folder / "best")
     name = next(name for name, _ in shared.named_parameters())

@@ -13,7 +13,7 @@ from coach.runners.training import Run
 
 def of_run(run: Run) -> dict[str, object]:
     """Weights, optimisers, memory, streams and tables of a run, byte by byte."""
-    state = run._state()
+    state = run.state_dict()
     evaluations = run.folder / "evaluations.csv"
     told = {key: value for key, value in state.items() if not key.startswith("log/timing")}
     return {

@@ -20,6 +20,7 @@ from coach.runners.training import Run
 from coach.runners.worker import WorkerError
 
 Launch = Callable[..., Run]
+Whole = Callable[[dict[str, Any]], Any]
 PATIENCE = 600.0
 
 
@@ -27,7 +28,7 @@ def until_ready(evaluations: Evaluations) -> JudgeProcess:
     """The process that judges, once it is there."""
     begin = monotonic()
     while True:
-        process = evaluations._ask(late=False)
+        process = evaluations.ask(late=False)
         assert process is not None
         if process.ready:
             return process
@@ -47,7 +48,7 @@ def beside(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
         raise AssertionError("a policy was judged in the run's process")
 
     monkeypatch.setattr(run.evaluations, "request", request_and_wait)
-    monkeypatch.setattr(run.evaluations, "_judge_here", here)
+    monkeypatch.setattr(run.evaluations, "judge_here", here)
     return run
 
 
@@ -76,11 +77,15 @@ def in_background(settings: dict[str, Any], background: Any = True) -> dict[str,
 
 
 def test_a_process_finds_what_the_run_would(
-    tiny: dict[str, Any], launch: Launch, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any],
+    whole: Whole,
+    launch: Launch,
+    ready_processes: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here, aside = launch(tiny), beside(launch(in_background(tiny)), monkeypatch)
-    here.train(), aside.train()
-    assert fingerprint.of_run(aside) == fingerprint.of_run(here)
+    here, aside = whole(tiny), beside(launch(in_background(tiny)), monkeypatch)
+    aside.train()
+    assert fingerprint.of_run(aside) == here.fingerprint
     kept = [(run.folder / "best" / "agent.json").read_bytes() for run in (here, aside)]
     assert kept[0] == kept[1]  # a checksum of the weights included
 
@@ -118,52 +123,56 @@ def test_training_waits_once_too_many_policies_do(
 
 
 def test_policies_that_wait_are_in_the_checkpoint(
-    tiny: dict[str, Any], launch: Launch, never_ready: None, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any],
+    whole: Whole,
+    launch: Launch,
+    never_ready: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = launch(tiny)
-    whole.train()
     killed = launch(in_background(tiny))
-    save = killed._save
+    save = killed.save
 
     def die(whole: bool = True) -> None:
         save(whole)
         if killed.clock.env_steps >= 500:
             raise SystemExit  # nothing more is written
 
-    monkeypatch.setattr(killed, "_save", die)
+    monkeypatch.setattr(killed, "save", die)
     with pytest.raises(SystemExit):
         killed.train()
     assert [candidate.env_steps for candidate in killed.evaluations.waiting] == [200, 400]
     assert not (killed.folder / "evaluations.csv").exists()
     rest = launch(tiny, killed.folder)
     rest.train()
-    assert fingerprint.of_run(rest) == fingerprint.of_run(whole)
+    assert fingerprint.of_run(rest) == whole(tiny).fingerprint
 
 
 def test_policies_restored_from_a_checkpoint_are_judged_by_the_process_as_they_were(
-    tiny: dict[str, Any], launch: Launch, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any],
+    whole: Whole,
+    launch: Launch,
+    ready_processes: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = launch(tiny)
-    whole.train()
     with monkeypatch.context() as patch:
         patch.setattr(judging, "JudgeProcess", NeverReady)
         killed = launch(in_background(tiny))
-        save = killed._save
+        save = killed.save
 
         def die(whole: bool = True) -> None:
             save(whole)
             if killed.clock.env_steps >= 300:
                 raise SystemExit
 
-        patch.setattr(killed, "_save", die)
+        patch.setattr(killed, "save", die)
         with pytest.raises(SystemExit):
             killed.train()
     rest = beside(launch(in_background(tiny), killed.folder), monkeypatch)
     assert [candidate.env_steps for candidate in rest.evaluations.waiting] == [200]
     until_ready(rest.evaluations)  # its layout comes from the checkpoint, later policies do not
     rest.train()
-    assert fingerprint.of_run(rest) == fingerprint.of_run(whole)
-    kept = [(run.folder / "best" / "agent.json").read_bytes() for run in (rest, whole)]
+    assert fingerprint.of_run(rest) == whole(tiny).fingerprint
+    kept = [(run.folder / "best" / "agent.json").read_bytes() for run in (rest, whole(tiny))]
     assert kept[0] == kept[1]
 
 
@@ -195,7 +204,11 @@ def test_what_was_found_is_written_down_before_anything_fails(
 
 
 def test_interrupted_runs_do_not_wait(
-    tiny_dqn: dict[str, Any], launch: Launch, never_ready: None, monkeypatch: pytest.MonkeyPatch
+    tiny_dqn: dict[str, Any],
+    whole: Whole,
+    launch: Launch,
+    never_ready: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = launch(in_background(tiny_dqn))
     request = run.evaluations.request
@@ -208,9 +221,8 @@ def test_interrupted_runs_do_not_wait(
     assert run.train().evaluation is None
     rest = launch(tiny_dqn, run.folder)
     assert [candidate.env_steps for candidate in rest.evaluations.waiting] == [200]
-    whole = launch(tiny_dqn)
-    assert rest.train().evaluation == whole.train().evaluation
-    assert fingerprint.of_run(rest) == fingerprint.of_run(whole)
+    assert rest.train().evaluation == whole(tiny_dqn).result.evaluation
+    assert fingerprint.of_run(rest) == whole(tiny_dqn).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -244,7 +256,7 @@ def test_where_policies_are_judged(
     judged = list(run.evaluations.take())
     run.experiment.source.close()
     assert bool(judged) is not aside
-    assert (run.evaluations._process is not None) is aside
+    assert (run.evaluations.process is not None) is aside
 
 
 def test_stops_at_its_target_once_it_hears_of_it(

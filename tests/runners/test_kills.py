@@ -42,7 +42,7 @@ def test_a_checkpoint_is_found_at_every_instant(
     run = launch(tiny_dqn)
     run.train()
     run.experiment.memory.write(run.experiment.source.collect())  # something for the journal
-    state, chunks = run._state(), list(run.checkpointer.journal.chunks)
+    state, chunks = run.state_dict(), list(run.checkpointer.journal.chunks)
     saved = list(run.checkpointer.journal.saved)
     copy = tmp_path / "copy"
 

@@ -22,35 +22,37 @@ from coach.runners.verify import interquartile_mean, verify
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 Launch = Callable[..., Run]
+Whole = Callable[[dict[str, Any]], Any]
 
 
-def test_training_does_not_notice_evaluation(tiny: dict[str, Any], launch: Launch) -> None:
-    watched = launch(tiny)
-    watched.train()
+def test_training_does_not_notice_evaluation(
+    tiny: dict[str, Any], whole: Whole, launch: Launch
+) -> None:
+    first = {**whole(tiny).fingerprint}
     tiny["evaluation"] = {"every": 0}
     alone = launch(tiny)
     alone.train()
-    first, second = fingerprint.of_run(watched), fingerprint.of_run(alone)
+    second = fingerprint.of_run(alone)
     for name in ("evaluations.csv", "log/evaluations", "best", "last"):
         assert first.pop(name) != second.pop(name)
     assert first == second
 
 
-def test_resolved_preset_gives_the_same_run(tiny: dict[str, Any], launch: Launch) -> None:
-    first = launch(tiny)
-    first.train()
+def test_resolved_preset_gives_the_same_run(
+    tiny: dict[str, Any], whole: Whole, launch: Launch
+) -> None:
+    first = whole(tiny)
     resolved = yaml.safe_load((first.folder / "preset.yaml").read_text())
     second = launch(resolved)
     second.train()
-    assert fingerprint.of_run(first) == fingerprint.of_run(second)
+    assert fingerprint.of_run(second) == first.fingerprint
     assert (second.folder / "preset.yaml").read_bytes() == (
         first.folder / "preset.yaml"
     ).read_bytes()
 
 
-def test_run_folder_holds_what_it_should(tiny_dqn: dict[str, Any], launch: Launch) -> None:
-    run = launch(tiny_dqn)
-    result = run.train()
+def test_run_folder_holds_what_it_should(tiny_dqn: dict[str, Any], whole: Whole) -> None:
+    run, result = whole(tiny_dqn), whole(tiny_dqn).result
     names = {path.name for path in run.folder.iterdir() if "tfevents" not in path.name}
     assert names == {
         "preset.yaml",
@@ -68,9 +70,8 @@ def test_run_folder_holds_what_it_should(tiny_dqn: dict[str, Any], launch: Launc
     assert json.loads((run.folder / "result.json").read_text())["best"] == result.best
 
 
-def test_progress_has_a_line_per_interval(tiny_dqn: dict[str, Any], launch: Launch) -> None:
-    run = launch(tiny_dqn)
-    run.train()
+def test_progress_has_a_line_per_interval(tiny_dqn: dict[str, Any], whole: Whole) -> None:
+    run = whole(tiny_dqn)
     with (run.folder / "progress.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["env_steps"]) for row in rows] == list(range(50, 601, 50))
@@ -79,9 +80,8 @@ def test_progress_has_a_line_per_interval(tiny_dqn: dict[str, Any], launch: Laun
     assert float(rows[-1]["exploration/epsilon"]) == pytest.approx(0.1)
 
 
-def test_evaluations_have_a_line_each(tiny_dqn: dict[str, Any], launch: Launch) -> None:
-    run = launch(tiny_dqn)
-    result = run.train()
+def test_evaluations_have_a_line_each(tiny_dqn: dict[str, Any], whole: Whole) -> None:
+    run, result = whole(tiny_dqn), whole(tiny_dqn).result
     with (run.folder / "evaluations.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["env_steps"]) for row in rows] == [200, 400, 600]
@@ -198,9 +198,8 @@ def test_wrong_arguments_for_judging_are_named_as_such(
         launch(tiny_dqn)
 
 
-def test_best_policy_can_be_played(tiny: dict[str, Any], launch: Launch) -> None:
-    run = launch(tiny)
-    run.train()
+def test_best_policy_can_be_played(tiny: dict[str, Any], whole: Whole) -> None:
+    run = whole(tiny).run
     settings = run_folder.read(run.folder).settings
     played, facts = evaluate_run(run.folder, settings, 3, print)
     assert len(played) == 3
@@ -227,14 +226,14 @@ def test_verify_goes_on_with_what_is_there(
 ) -> None:
     tiny_dqn["target"] = {"return": 1.0, "within_steps": 300, "episodes": 3}
     straight = verify("tiny", copy.deepcopy(tiny_dqn), tmp_path / "straight", seeds=2)
-    after_fragment, root = Run._after_fragment, tmp_path / "broken"
+    after_fragment, root = Run.after_fragment, tmp_path / "broken"
 
     def killed(run: Run) -> None:
         after_fragment(run)
         if run.experiment.run.seed == 2 and run.clock.env_steps >= 200:
             raise KeyboardInterrupt  # as where an environment has set Python's own handler
 
-    monkeypatch.setattr(Run, "_after_fragment", killed)
+    monkeypatch.setattr(Run, "after_fragment", killed)
     with pytest.raises(InterruptedTrialError, match="Seed 2 was interrupted by SIGINT"):
         verify("tiny", copy.deepcopy(tiny_dqn), root, seeds=2)
     monkeypatch.undo()
@@ -254,13 +253,13 @@ def test_verify_goes_on_with_what_is_there(
 def test_verify_does_not_judge_what_was_interrupted(
     tiny_dqn: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    after_fragment = Run._after_fragment
+    after_fragment = Run.after_fragment
 
     def interrupted(run: Run) -> None:
         after_fragment(run)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Run, "_after_fragment", interrupted)
+    monkeypatch.setattr(Run, "after_fragment", interrupted)
     tiny_dqn["target"] = {"return": 1.0}
     with pytest.raises(CoachError, match=r"Seed 1 was interrupted by SIGINT after .*\n.*--resume"):
         verify("tiny", tiny_dqn, tmp_path, seeds=2)

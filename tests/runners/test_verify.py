@@ -21,7 +21,9 @@ from rich.console import Console
 import coach_cli
 
 
-def test_jobs_find_what_one_process_finds(tiny_dqn: dict[str, Any], tmp_path: Path) -> None:
+def test_jobs_find_what_one_process_finds(
+    tiny_dqn: dict[str, Any], tmp_path: Path, ready_processes: None
+) -> None:
     tiny_dqn["target"] = {"return": 9.0, "within_steps": 150, "episodes": 2}
     text = io.StringIO()
     beside = verify(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import animals
+import forked
 import numpy as np
 import odometer
 import pytest
@@ -109,11 +108,11 @@ def test_a_bad_value_in_an_evaluation_ends_the_run(background: bool, tmp_path: P
 def test_the_command_ends_with_a_status_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "odometer.yaml"
     file.write_text(yaml.safe_dump(preset(one_in=1)), encoding="utf-8")
-    command = [sys.executable, "-m", "coach_cli", "train", str(file), "--run-dir", str(tmp_path)]
-    done = subprocess.run([*command, "--quiet"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == BadValueError.exit_status == 5
-    assert "Traceback" not in done.stderr + done.stdout
-    assert "episode 0, step 4): the reward is nan" in done.stderr
+    command = ["train", str(file), "--run-dir", str(tmp_path), "--quiet"]
+    process = forked.coach(*command, output=tmp_path / "printed.txt")
+    assert process.wait() == BadValueError.exit_status == 5
+    assert "Traceback" not in process.printed()
+    assert "episode 0, step 4): the reward is nan" in process.printed()
 
 
 # --- dropping episodes
