@@ -59,11 +59,12 @@ def test_trains_from_anywhere(
 
 
 def test_contract_tests_find_it(elsewhere: Path) -> None:
-    contract = str(ROOT / "tests" / "contract")
-    status, out = pytested(elsewhere, contract, "--plugin", "soft_q.py", "--co")
+    parts = ("test_agent_isolation", "test_time_limit_contract", "test_settings_contract")
+    files = [str(ROOT / "tests" / "contract" / f"{part}.py") for part in parts]
+    status, out = pytested(elsewhere, *files, "--plugin", "soft_q.py", "--co")
     assert status == 0, out
     found = [line for line in out.splitlines() if "soft_q" in line]
-    for part in ("test_agent_isolation", "test_time_limit_contract", "test_settings_contract"):
+    for part in parts:
         assert any(part in line for line in found), part
 
 

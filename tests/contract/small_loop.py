@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from coach.core.agent import Agent
+from coach.core.agent import Action, Agent
 from coach.core.batch import Batch
 from coach.core.errors import SettingError
 from coach.core.learner import Learner
@@ -44,6 +44,22 @@ SMALL_MEMORY = {
 SMALL_AGENTS: dict[str, dict[str, Any]] = {
     "nec": {"network": {"heads": {"q": {"type": "dnd_q", "capacity": 50, "neighbours": 5}}}}
 }
+
+
+class Still(Agent):
+    """Always the same action, one of numbers; enough to drive an actor."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.layer = torch.nn.Linear(1, 1)
+
+    @property
+    def policy(self) -> torch.nn.Module:
+        return self.layer
+
+    def act(self, obs: Any, state: Any, ctx: Any) -> Action:
+        shape = len(ctx.env_ids), *self.spec.action.shape
+        return Action(torch.zeros(shape, dtype=torch.int64))
 
 
 class Ladder(gym.Env[Any, Any]):
@@ -128,7 +144,7 @@ def small_loop(
     """Everything that ``agent`` (a name or settings) needs to learn ``task``."""
     envs = SerialEnvs(task, num_envs, seed)
     torch.manual_seed(seed)
-    built: Agent = build_part("agent", agent, "agent", spec=envs.spec).value
+    built: Agent = build_part("agent", small_agent(agent), "agent", spec=envs.spec).value
     name = memory or memories_of(type(built))[0]
     kept = small_memory(name, envs, seed, built.episode_returns, **memory_settings)
     learner = Learner(built, Adam(lr=lr), seed=seed)

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 pytestmark = pytest.mark.skipif(bool(pretended.UNAVAILABLE), reason=pretended.UNAVAILABLE)
 
 SHORT = {
-    "run": {"device": NAME, "steps": 160, "fragment_length": 4, "log_every": 32},
-    "evaluation": {"every": 64, "episodes": 3},
+    "run": {"device": NAME, "steps": 112, "fragment_length": 4, "log_every": 32},
+    "evaluation": {"every": 48, "episodes": 3},
 }
 #: What a resumed run must find again: priorities, streams, notes, recurrent states, statistics.
 REMEMBERING = {
@@ -76,7 +76,7 @@ def test_a_run_that_was_interrupted_there_goes_on_to_the_same_bits(
         whole = begun(made, tmp_path / "whole")
         whole.train()
         part = begun(made, tmp_path / "part")
-        part.clock.limit = 96
+        part.clock.limit = 64
         part.train()
         rest = gone_on(part)
         rest.train()
@@ -96,7 +96,7 @@ def test_a_run_moves_to_the_cpu_and_back(case: str, tmp_path: Path) -> None:
     with pretending():
         run = begun(made, tmp_path)
         run.train()
-        for device, steps in (("cpu", 224), (NAME, 288)):
+        for device, steps in (("cpu", 144), (NAME, 176)):
             before = {n: numbers(t).clone() for n, t in run.experiment.agent.state_dict().items()}
             said = Console(file=io.StringIO(), width=200)
             run = gone_on(run, said, device=device, steps=steps)
@@ -178,7 +178,7 @@ def test_async_actors_serve_a_learner_there(agent: str, inference: str, tmp_path
         run = begun(merged(preset(agent), merged(SHORT, {"run": mode})), tmp_path)
         run.train()
         learner = run.experiment.learner
-        assert run.clock.env_steps >= 160
+        assert run.clock.env_steps >= 112
         assert learner.version > 0
         assert all(torch.isfinite(numbers(p)).all() for p in learner.agent.parameters())
 

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
+import worlds
 import yaml
 from coach.core.errors import SettingError
 from coach.runners.training import start
@@ -63,23 +63,12 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
 }
 
 
-class World(gym.Env[Any, Any]):
-    """Shows and takes samples of any two spaces; episodes of five steps."""
+class World(worlds.World):
+    """Shows and takes samples of any two spaces of this file, by their names."""
 
     def __init__(self, shows: str, takes: str) -> None:
-        self.observation_space = copy.deepcopy(OBSERVATIONS[shows])
-        self.action_space = copy.deepcopy(ACTIONS[takes])
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.observation_space.seed(seed)
-        self.steps = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
-        self.steps += 1
-        return self.observation_space.sample(), 1.0, self.steps == 5, False, {}
+        given = copy.deepcopy(OBSERVATIONS[shows]), copy.deepcopy(ACTIONS[takes])
+        super().__init__(*given, terminates=True)
 
 
 HERE = Path(__file__)

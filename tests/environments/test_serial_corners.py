@@ -8,15 +8,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from coach.core.agent import Action, Agent
 from coach.core.errors import CoachError, SettingError
 from coach.core.schema import build
-from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
 from coach.environments.serial import SerialEnvs
 from coach.runners.actor import Actor
 from gymnasium import spaces
-from torch import nn
+from small_loop import Still
 
 
 class Reusing(gym.Env[Any, Any]):
@@ -50,21 +48,6 @@ class Reusing(gym.Env[Any, Any]):
         self.array += 1
         over = self.steps >= self.length
         return {"count": self.array, "mark": self.mark}, 0.1, over, over, {}
-
-
-class Still(Agent):
-    """Always the same action; enough to drive an actor."""
-
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(spec)
-        self.layer = nn.Linear(1, 1)
-
-    @property
-    def policy(self) -> nn.Module:
-        return self.layer
-
-    def act(self, obs: Any, state: Any, ctx: Any) -> Action:
-        return Action(torch.zeros(len(ctx.env_ids), 2, dtype=torch.int64))
 
 
 def play(envs: SerialEnvs, steps: int) -> Any:

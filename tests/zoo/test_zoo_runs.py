@@ -13,7 +13,6 @@ import odometer
 import pytest
 import torch
 import yaml
-from coach.core.agent import Action, Agent
 from coach.core.errors import BadValueError, SettingError
 from coach.core.spec import Spec
 from coach.environments.making import EnvironmentSettings
@@ -25,7 +24,7 @@ from coach.runners.lockstep import LockstepEnvs
 from coach.runners.training import Run, start
 from coach.runners.worker import Tolerance
 from rich.console import Console
-from torch import nn
+from small_loop import Still
 
 WORLD = f"{odometer.HOME}:Odometer"
 MODES: dict[str, dict[str, Any]] = {
@@ -37,21 +36,6 @@ MODES: dict[str, dict[str, Any]] = {
     "averaging": {"mode": "sync", "workers": 2, "exchange": "gradients"},
     "hogwild": {"mode": "async", "workers": 2, "exchange": "gradients"},
 }
-
-
-class Still(Agent):
-    """Always the same action; enough to drive an actor."""
-
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(spec)
-        self.layer = nn.Linear(1, 1)
-
-    @property
-    def policy(self) -> nn.Module:
-        return self.layer
-
-    def act(self, obs: Any, state: Any, ctx: Any) -> Action:
-        return Action(torch.zeros(len(ctx.env_ids), dtype=torch.int64))
 
 
 def preset(mode: str = "single", steps: int = 240, **world: Any) -> dict[str, Any]:
