@@ -38,10 +38,14 @@ def tabular(**head: Any) -> NEC:
     return agent
 
 
+def dictionary_of(agent: NEC) -> Any:
+    return agent.online.heads["q"].dictionary
+
+
 def remember(agent: NEC, entries: dict[tuple[int, int], float]) -> None:
     state, action = torch.tensor(list(entries)).t()
     key = agent.online(state).q.key
-    agent._head.dictionary.write(key, action, torch.tensor(list(entries.values())))
+    dictionary_of(agent).write(key, action, torch.tensor(list(entries.values())))
 
 
 def value(agent: NEC, state: int, action: int) -> float:
@@ -78,7 +82,7 @@ def test_a_fragment_is_written_with_the_returns_of_its_steps() -> None:
     agent.observe(fragment())
     for (state, action), wanted in RETURNS.items():
         assert value(agent, state, action) == pytest.approx(wanted), (state, action)
-    assert agent._head.dictionary.count.tolist() == [3, 5]
+    assert dictionary_of(agent).count.tolist() == [3, 5]
 
 
 def test_a_fragment_that_comes_again_moves_what_is_known() -> None:
@@ -95,12 +99,12 @@ def test_what_was_near_stays_longest() -> None:
     agent = tabular(capacity=3)
     remember(agent, {(2, 1): 9.0, (5, 1): 4.0, (4, 1): 8.0})
     agent.observe(fragment())  # passes state 4, and adds states 0, 1 and 3
-    keys = agent._head.dictionary.keys[1]
+    keys = dictionary_of(agent).keys[1]
     assert sorted(keys.argmax(-1).tolist()) == [0, 1, 3]
     agent = tabular(capacity=4)
     remember(agent, {(2, 1): 9.0, (5, 1): 4.0, (4, 1): 8.0})
     agent.observe(fragment())
-    assert sorted(agent._head.dictionary.keys[1].argmax(-1).tolist()) == [0, 1, 3, 4]
+    assert sorted(dictionary_of(agent).keys[1].argmax(-1).tolist()) == [0, 1, 3, 4]
 
 
 def stored_targets(**head: Any) -> NEC:
@@ -188,9 +192,9 @@ def test_what_was_read_learns_too_if_asked_to(huber_delta: float, weight: Any) -
 def test_entries_stay_as_they_were_written_by_default() -> None:
     agent = tabular()
     remember(agent, {(0, 0): 2.0, (1, 1): 3.0, (3, 0): 1.0, (4, 1): 8.0, (5, 0): 4.0})
-    before = agent._head.dictionary.values.clone()
+    before = dictionary_of(agent).values.clone()
     Learner(agent, SGD(lr=0.1)).step(transitions(), 0)
-    assert torch.equal(agent._head.dictionary.values, before)
+    assert torch.equal(dictionary_of(agent).values, before)
 
 
 def test_the_loss_is_the_distance_to_the_memorys_return() -> None:
@@ -261,8 +265,10 @@ def test_a_time_limit_is_not_the_end(terminates: bool) -> None:
 
 
 def test_an_interrupted_run_brings_its_dictionary_back_bit_for_bit(tmp_path: Path) -> None:
-    whole = trained(tmp_path, settings_for("nec"))
-    half = trained(tmp_path, settings_for("nec", steps=128))
+    head = {"type": "dnd_q", "capacity": 200, "neighbours": 5}  # not full when the run ends
+    agent = {"type": "nec", "network": {"heads": {"q": head}}}
+    whole = trained(tmp_path, settings_for(agent))
+    half = trained(tmp_path, settings_for(agent, steps=128))
     rest = go_on(half, steps=256)
     assert states(rest) == states(whole)
     keys = rest.experiment.agent.policy.heads["q"].dictionary.count  # type: ignore[union-attr, operator, index]

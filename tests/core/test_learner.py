@@ -167,10 +167,10 @@ def test_parts_of_an_agent_are_at_hand_and_may_be_exchanged() -> None:
     agent = Two()
     assert vars(agent)["first"] is agent.first
     agent.first = nn.Linear(3, 1)
-    assert vars(agent)["first"] is agent._modules["first"] is agent.first
+    assert vars(agent)["first"] is dict(agent.named_children())["first"] is agent.first
     assert len(list(agent.parameters())) == 4
     other = copy.deepcopy(agent)
-    assert vars(other)["first"] is other._modules["first"] is not agent.first
+    assert vars(other)["first"] is dict(other.named_children())["first"] is not agent.first
     nn.init.zeros_(other.first.weight)
     assert agent.first.weight.any()
     agent.first = None  # type: ignore[assignment]

@@ -96,11 +96,13 @@ def test_disabled_it_runs_the_function() -> None:
 
 
 def test_copies_begin_anew() -> None:
-    recorder, function = Recorder(enabled=False), Counted()
-    recorder("f", function, [torch.ones(2)])
-    twin = copy.deepcopy(recorder)
-    assert not twin.enabled
-    assert not twin._known
+    recorder, function = Recorder(), Counted()
+    for _ in range(5):
+        recorder("f", function, [torch.ones(2)])
+    assert recorder.recordings
+    assert copy.deepcopy(recorder).recordings == []
+    recorder.enabled = False
+    assert not copy.deepcopy(recorder).enabled
 
 
 def test_weights_that_move_are_recorded_anew() -> None:

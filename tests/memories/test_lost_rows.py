@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,7 @@ def test_sequences_begin_after_what_was_lost(sampler: str, tmp_path: Path) -> No
     _, said = restored(rest, journal, state)
     assert "are lost" in said[-1]
     assert rest.oldest() == [18, 18]
-    for _ in range(10):
-        batch = rest._draw()
+    for batch in islice(rest.batches(lambda batch: batch, lambda: True), 10):
         assert batch.obs[:, 0].min() >= 18
         steps = batch.obs[:, 0].view(5, -1)
         assert (steps.diff(dim=0) == 1).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -316,8 +317,7 @@ def test_sequences_are_drawn_in_proportion_and_weighed_back() -> None:
     share = priority_mass(priority.double().numpy(), 0.5, 1e-6)
     share /= share.sum()
     counts = np.zeros(10)
-    for _ in range(400):
-        batch = held._draw()
+    for batch in islice(held.batches(lambda batch: batch, lambda: True), 400):
         assert batch.index is not None
         assert batch.weight is not None
         place = [index.tolist().index(i) for i in batch.index[:20].tolist()]
