@@ -11,6 +11,7 @@ from typing import Any
 
 import forked
 import pytest
+from coach.runners import interrupts
 from coach.runners.checkpoint import checkpoints, find_latest
 from coach.runners.training import resume
 from rich.console import Console
@@ -94,6 +95,7 @@ def test_no_signal_spoils_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_signal_costs_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is under way comes to its end, if that does not take long."""
+    monkeypatch.setattr(interrupts, "GRACE_SECONDS", PATIENCE)  # a busy machine takes long
     settings = settings_for("Signals", {"at": 33}, envs=1)
     broken, _ = begin(tmp_path / "broken", settings)
     assert broken.train().env_steps == 33
