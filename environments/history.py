@@ -48,10 +48,9 @@ class History:
             continues: the episode goes on where the last one ended, so bringing it back takes the
                 actions of both.
         """
-        length = self.length(i)
         self.episode[i] += 1
         if continues:
-            self._earlier[i].append(length)
+            self._earlier[i].append(self.length(i))
         else:
             self._first[i], self._earlier[i] = self._count, []
         return self.seed_of(i)

@@ -84,7 +84,7 @@ class SerialEnvs(VectorEnv):
         self._check = ObservationCheck(self.spec.observation)
         self._rows = self._check.rows(self.arrays.next_obs)
         self._fine = self._check.watch(self.arrays.next_obs)
-        self._obs_fine = self._check.watch(self.arrays.obs)
+        self._row_fine = [self._check.watch(_row(self.arrays.obs, i)) for i in range(num_envs)]
         self._looks = 0  # at bounds, or chances for one
         self._eventful = True  # so that flags are cleared, which a predecessor may have set
         self._in_a_row = [0] * num_envs  # episodes dropped
@@ -237,10 +237,10 @@ class SerialEnvs(VectorEnv):
         """Store an observation to act on."""
         arrays = self.arrays
         self._check.store(arrays.obs, i, obs)
-        if not self._obs_fine():
+        if not self._row_fine[i]():
             self._check.look(arrays.obs, i, obs)
         if self._looks < _FIRST:
-            self._look_at_bounds(map_tree(lambda rows: rows[i : i + 1], arrays.obs))
+            self._look_at_bounds(_row(arrays.obs, i))
 
     def _note_end(self, i: int, terminated: Any, truncated: Any) -> list[int]:
         """Store the flags of environment ``i``; returns it if its episode ended."""
@@ -356,3 +356,8 @@ class SerialEnvs(VectorEnv):
             return self._error(i, misfit, doing, step or 0)
         name, env_id = environment_name(self.envs[i]), self.first_env + i
         return failure(name, doing, error, env_id, self._history.episode[i], step)
+
+
+def _row(obs: Any, i: int) -> Any:
+    """The observations ``[1, ...]`` of environment ``i`` among those of all, sharing memory."""
+    return map_tree(lambda rows: rows[i : i + 1], obs)
