@@ -198,7 +198,7 @@ def store_rewards(target: NDArray[np.float32], given: Any) -> None:
 
 def finite(target: NDArray[Any]) -> Callable[[], bool]:
     """A quick check whether all numbers in an array are finite."""
-    flat = target.reshape(-1)
+    flat: Any = target.reshape(-1)
     if flat.size <= _FEW and flat.dtype == np.float32:  # so few cannot add up to infinity
         numbers = memoryview(flat)
         return lambda: isfinite(sum(numbers))
